@@ -1,0 +1,209 @@
+/** Machines, images and networks. */
+import { z } from 'zod';
+import { bytes, id, labels, line, milliseconds, name, page, time, wait } from './common.ts';
+
+export const machineState = z.enum(['stopped', 'running', 'paused', 'failed']);
+export type MachineState = z.infer<typeof machineState>;
+
+/** What is being done to the machine right now, beside its state. */
+export const activity = z.enum([
+  'creating',
+  'starting',
+  'stopping',
+  'restarting',
+  'pausing',
+  'resuming',
+  'deleting',
+]);
+export type Activity = z.infer<typeof activity>;
+
+export const driverName = z.enum(['container']);
+export type DriverName = z.infer<typeof driverName>;
+
+/** Every machine has limits; these are the defaults of a container. */
+export const limits = z.strictObject({
+  /** Cores, fractions allowed: 0.5 is half of one core's time. */
+  cpus: z.number().min(0.05).max(256).default(1),
+  memoryBytes: bytes.min(16 * 2 ** 20).default(512 * 2 ** 20),
+  processes: z.int().min(8).max(100_000).default(512),
+  /** The writable layer; the image itself does not count. */
+  diskBytes: bytes.min(8 * 2 ** 20).default(2 * 2 ** 30),
+});
+export type Limits = z.infer<typeof limits>;
+
+export const failure = z.strictObject({
+  code: z.string(),
+  message: z.string(),
+  hint: z.string().nullable(),
+  at: time,
+});
+export type Failure = z.infer<typeof failure>;
+
+export const machine = z.strictObject({
+  id,
+  name,
+  owner: name,
+  courseId: id.nullable(),
+  labId: id.nullable(),
+  driver: driverName,
+  image: name,
+  state: machineState,
+  activity: activity.nullable(),
+  failure: failure.nullable(),
+  /** Grows by one with every change of state or activity: `GET ...?gen=N&wait=30` returns once it has moved past N. */
+  gen: z.int(),
+  address: z.string().nullable(),
+  mac: z.string().nullable(),
+  limits,
+  labels,
+  createdAt: time,
+  expiresAt: time.nullable(),
+});
+export type Machine = z.infer<typeof machine>;
+
+export const newMachine = z.strictObject({
+  name,
+  image: name.default('debian-12'),
+  driver: driverName.default('container'),
+  /** A course's or a lab's machine can be seen by its staff. */
+  course: name.optional(),
+  limits: limits.prefault({}),
+  labels: labels.default({}),
+  /** Start it at once. */
+  start: z.boolean().default(true),
+  /** Delete it after this many seconds; never unless given. */
+  ttlSeconds: z
+    .int()
+    .min(60)
+    .max(365 * 86_400)
+    .optional(),
+});
+export type NewMachine = z.infer<typeof newMachine>;
+
+export const machineQuery = page.extend({
+  state: machineState.optional(),
+  owner: name.optional(),
+  course: name.optional(),
+  /** `key=value`: machines that carry this label. */
+  label: z.string().max(130).optional(),
+});
+
+export const machineWait = z.strictObject({ gen: z.coerce.number().int().min(0).optional(), wait });
+
+export const stopOptions = z.strictObject({
+  /** How long an orderly stop may take before the power goes off. */
+  graceMs: milliseconds.max(120_000).default(5000),
+});
+
+export const runRequest = z.strictObject({
+  argv: z.array(z.string().max(65_536)).min(1).max(1000),
+  env: z.record(z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/), z.string().max(65_536)).default({}),
+  cwd: z.string().max(4096).default('/root'),
+  user: z.string().max(64).default('root'),
+  /** Base64; end-of-file after it. */
+  stdin: z
+    .base64()
+    .max(16 * 2 ** 20)
+    .default(''),
+  limitMs: milliseconds.min(10).max(3_600_000).default(60_000),
+  outputBytes: bytes.max(16 * 2 ** 20).default(2 ** 20),
+});
+export type RunRequest = z.infer<typeof runRequest>;
+
+/** How a program ended. */
+export const programEnd = z.discriminatedUnion('kind', [
+  z.strictObject({ kind: z.literal('exited'), status: z.int() }),
+  z.strictObject({ kind: z.literal('signaled'), signal: z.string() }),
+  z.strictObject({
+    kind: z.literal('killed'),
+    reason: z.enum(['cpu', 'wall', 'memory', 'output', 'cancelled']),
+  }),
+]);
+export type ProgramEnd = z.infer<typeof programEnd>;
+
+export const runReply = z.strictObject({
+  end: programEnd,
+  /** Base64 of what was kept of each stream. */
+  stdout: z.base64(),
+  stderr: z.base64(),
+  wallMs: z.number(),
+});
+export type RunReply = z.infer<typeof runReply>;
+
+/** A program that goes on without its caller: its output and end can be fetched later, and attached to. */
+export const newExec = z.strictObject({
+  argv: runRequest.shape.argv,
+  env: runRequest.shape.env,
+  cwd: runRequest.shape.cwd,
+  user: runRequest.shape.user,
+  tty: z
+    .strictObject({ rows: z.int().min(1).max(1000), columns: z.int().min(1).max(1000) })
+    .nullable()
+    .default(null),
+});
+export const exec = z.strictObject({
+  id,
+  machineId: id,
+  argv: z.array(z.string()),
+  tty: z.boolean(),
+  startedAt: time,
+  endedAt: time.nullable(),
+  end: programEnd.nullable(),
+  /** Bytes of output since its start; the first and the last MiB are kept. */
+  outputBytes: bytes,
+});
+export type Exec = z.infer<typeof exec>;
+
+/** Where to read or write a file in a machine, and with which mode. */
+export const fileQuery = z.strictObject({
+  path: z.string().min(1).max(4096),
+  mode: z
+    .string()
+    .regex(/^[0-7]{3,4}$/)
+    .default('0644'),
+});
+
+/** Attach from an absolute byte offset; `tail` starts at most that many bytes before the end. */
+export const attachQuery = z.strictObject({
+  from: z.coerce.number().int().min(0).optional(),
+  rows: z.coerce.number().int().min(1).max(1000).optional(),
+  columns: z.coerce.number().int().min(1).max(1000).optional(),
+});
+
+export const stats = z.strictObject({
+  cpuMs: z.number(),
+  memoryBytes: bytes.nullable(),
+  peakMemoryBytes: bytes.nullable(),
+  processes: z.int().nullable(),
+  diskBytes: bytes.nullable(),
+  oomKills: z.int(),
+  network: z.strictObject({ receivedBytes: bytes, sentBytes: bytes }).nullable(),
+});
+export type Stats = z.infer<typeof stats>;
+
+export const image = z.strictObject({
+  id,
+  name,
+  kind: z.enum(['rootfs', 'disk']),
+  hash: z.string().nullable(),
+  state: z.enum(['building', 'ready', 'failed']),
+  bytes,
+  files: z.int(),
+  description: line(500),
+  createdAt: time,
+});
+export type Image = z.infer<typeof image>;
+
+export const newImage = z.strictObject({ recipe: name });
+export const importedImage = z.strictObject({ name, format: z.enum(['tar', 'tar.gz', 'tar.zst']) });
+
+export const network = z.strictObject({
+  id,
+  name,
+  bridge: z.string(),
+  cidr: z.string(),
+  gateway: z.string(),
+  nat: z.boolean(),
+  addresses: z.int(),
+});
+export type Network = z.infer<typeof network>;
