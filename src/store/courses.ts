@@ -1,0 +1,47 @@
+/** Courses. `etag` grows with every change of the row. */
+import { CarrelError } from '#base/errors.ts';
+import { newId } from '#base/ids.ts';
+import type { Insertable, Selectable } from 'kysely';
+import type { CreatedAt, Defaulted, Fact } from './columns.ts';
+import { violatedConstraint } from './errors.ts';
+import type { Db } from './schema.ts';
+
+export interface CourseTable {
+  id: Fact<string>;
+  name: string;
+  title: string;
+  created_by: Fact<string>;
+  etag: Defaulted<number>;
+  created_at: CreatedAt;
+}
+export type Course = Selectable<CourseTable>;
+
+export async function insertCourse(
+  db: Db,
+  values: Omit<Insertable<CourseTable>, 'id' | 'etag'>,
+): Promise<Course> {
+  try {
+    return await db
+      .insertInto('courses')
+      .values({ id: newId('course'), ...values })
+      .returningAll()
+      .executeTakeFirstOrThrow();
+  } catch (error) {
+    if (violatedConstraint(error) !== 'courses_name') throw error;
+    throw new CarrelError('name_taken', `course "${values.name}" already exists`, { cause: error });
+  }
+}
+
+export async function selectOptionalCourse(db: Db, id: string): Promise<Course | undefined> {
+  return db.selectFrom('courses').selectAll().where('id', '=', id).executeTakeFirst();
+}
+
+export async function selectCourse(db: Db, id: string): Promise<Course> {
+  const course = await selectOptionalCourse(db, id);
+  if (!course) throw new CarrelError('not_found', `course ${id} does not exist`);
+  return course;
+}
+
+export async function selectOptionalCourseByName(db: Db, name: string): Promise<Course | undefined> {
+  return db.selectFrom('courses').selectAll().where('name', '=', name).executeTakeFirst();
+}

@@ -1,0 +1,51 @@
+/** Brings a database to a version of the schema, up or down. */
+import { CarrelError, messageOf } from '#base/errors.ts';
+import { Migrator, NO_MIGRATIONS, type Migration } from 'kysely/migration';
+import * as people from './migrations/0001_people.ts';
+import * as jobs from './migrations/0002_jobs.ts';
+import * as machines from './migrations/0003_machines.ts';
+import * as classroom from './migrations/0004_classroom.ts';
+import type { Db } from './schema.ts';
+
+/** In order; the name of a released migration never changes. */
+const migrations: Readonly<Record<string, Migration>> = {
+  '0001_people': people,
+  '0002_jobs': jobs,
+  '0003_machines': machines,
+  '0004_classroom': classroom,
+};
+const names = Object.keys(migrations);
+
+/**
+ * Runs migrations up or down to `target`: `latest`, or how many of them are to be in force (0 empties the
+ * database). All in one transaction under an advisory lock, so several processes may call it at once.
+ * Gives the names of those that ran, in order.
+ */
+export async function migrate(db: Db, target: 'latest' | number = 'latest'): Promise<readonly string[]> {
+  const migrator = new Migrator({ db, provider: { getMigrations: async () => migrations } });
+  const { error, results = [] } = await (target === 'latest'
+    ? migrator.migrateToLatest()
+    : migrator.migrateTo(nameOf(target)));
+  if (error !== undefined) {
+    const failed = results.find((result) => result.status === 'Error');
+    throw new CarrelError(
+      'internal',
+      `migration ${failed?.migrationName ?? ''} failed: ${messageOf(error)}`,
+      {
+        cause: error,
+      },
+    );
+  }
+  return results.filter((result) => result.status === 'Success').map((result) => result.migrationName);
+}
+
+function nameOf(count: number): string | typeof NO_MIGRATIONS {
+  if (count === 0) return NO_MIGRATIONS;
+  const name = names[count - 1];
+  if (name === undefined)
+    throw new CarrelError(
+      'invalid_request',
+      `there is no schema version ${count}; the newest is ${names.length}`,
+    );
+  return name;
+}
