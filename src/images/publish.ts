@@ -1,0 +1,73 @@
+/** The one way an image comes into the cache: made elsewhere, hashed, made durable, then renamed. */
+import { chmod, mkdir, rename } from 'node:fs/promises';
+import { join } from 'node:path';
+import { CarrelError, errnoOf } from '#base/errors.ts';
+import { runCommand } from './command.ts';
+import { type Image, type ImageRecord, type Layout, contentNames, readImage, writeRecord } from './layout.ts';
+import { hashTree } from './tree.ts';
+
+/** What the maker knows; the rest is measured. */
+export type Described = Pick<ImageRecord, 'name' | 'aliases' | 'description' | 'kind' | 'recipeHash'>;
+
+/** The place for the content inside a workspace: an empty root directory. */
+export async function stageRoot(workspace: string): Promise<string> {
+  const root = join(workspace, 'image', contentNames.rootfs);
+  await mkdir(root, { recursive: true, mode: 0o700 });
+  await chmod(root, 0o755);
+  return root;
+}
+
+async function makeDurable(directory: string, signal: AbortSignal | undefined): Promise<void> {
+  // One syncfs(2) for thousands of files, before the rename makes them an image.
+  await runCommand(['sync', '--file-system', directory], { ms: 300_000, signal });
+}
+
+/** Keeps the names that an equal image had before. */
+function merge(old: ImageRecord, made: ImageRecord): ImageRecord {
+  const names = new Set([...made.aliases, old.name, ...old.aliases]);
+  names.delete(made.name);
+  return { ...made, aliases: [...names], recipeHash: made.recipeHash ?? old.recipeHash };
+}
+
+/**
+ * Turns `workspace/image` (see `stageRoot`) into `images/<hash>`. An equal image that is there already
+ * stays, and gets the new name beside its old ones.
+ */
+export async function publish(
+  layout: Layout,
+  workspace: string,
+  described: Described,
+  { signal }: { signal?: AbortSignal | undefined } = {},
+): Promise<Image> {
+  const staged = join(workspace, 'image');
+  const { hash, files, bytes } = await hashTree(join(staged, contentNames[described.kind]), { owners: true });
+  const made: ImageRecord = {
+    format: 1,
+    ...described,
+    hash,
+    files,
+    bytes,
+    createdAt: new Date().toISOString(),
+  };
+  await writeRecord(staged, made);
+  signal?.throwIfAborted();
+  const place = join(layout.images, hash);
+  if (!(await readImage(layout, hash))) {
+    await makeDurable(staged, signal);
+    try {
+      await rename(staged, place);
+    } catch (error) {
+      if (errnoOf(error) !== 'ENOTEMPTY' && errnoOf(error) !== 'EEXIST') throw error;
+    }
+  }
+  const there = await readImage(layout, hash);
+  if (!there) throw new CarrelError('internal', `image ${hash} was removed while it was being made`);
+  if (there.createdAt !== made.createdAt || there.name !== made.name)
+    await writeRecord(place, merge(recordOf(there), made));
+  return (await readImage(layout, hash)) ?? there;
+}
+
+function recordOf(image: Image): ImageRecord {
+  const { directory: _directory, path: _path, ...record } = image;
+  return record;
+}

@@ -1,0 +1,161 @@
+/** What each step of a recipe does to the tree; the table of the vocabulary in recipe.ts. */
+import {
+  chmod,
+  chown,
+  lchown,
+  lstat,
+  mkdir,
+  readFile,
+  readdir,
+  rm,
+  symlink,
+  writeFile,
+} from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { CarrelError, errnoOf } from '#base/errors.ts';
+import type { BuildContext } from './bases.ts';
+import { runCommand } from './command.ts';
+import { resolveInRoot } from './inroot.ts';
+import type { RecipeStep } from './recipe.ts';
+
+type StepOf<Do extends RecipeStep['do']> = Extract<RecipeStep, { do: Do }>;
+
+/** Without root every file is the builder's: nothing else can be given away. */
+const canChown = process.geteuid?.() === 0;
+
+async function own(path: string, uid: number, gid: number): Promise<void> {
+  if (canChown) await lchown(path, uid, gid);
+}
+
+/** Makes the directories above a path; existing ones stay as they are. */
+async function parents(path: string): Promise<void> {
+  await mkdir(dirname(path), { recursive: true, mode: 0o755 });
+}
+
+async function directory(
+  { paths, mode, uid, gid }: StepOf<'directory'>,
+  { root }: BuildContext,
+): Promise<void> {
+  for (const path of paths) {
+    const place = await resolveInRoot(root, path);
+    await mkdir(place, { recursive: true });
+    if (!(await lstat(place)).isDirectory())
+      throw new CarrelError('validation_failed', `${path} exists and is not a directory`);
+    await own(place, uid, gid);
+    await chmod(place, mode); // the umask must not decide
+  }
+}
+
+async function file(step: Omit<StepOf<'file'>, 'do'>, { root }: BuildContext): Promise<void> {
+  const place = await resolveInRoot(root, step.path);
+  await parents(place);
+  await rm(place, { force: true }); // it may be a link to somewhere else
+  await writeFile(place, step.content, { flag: 'wx' });
+  if (canChown) await chown(place, step.uid, step.gid);
+  await chmod(place, step.mode);
+}
+
+async function link({ path, target }: StepOf<'symlink'>, { root }: BuildContext): Promise<void> {
+  const place = await resolveInRoot(root, path);
+  await parents(place);
+  await rm(place, { force: true });
+  await symlink(target, place);
+}
+
+/** Matches one name against a pattern in which only `*` is special. */
+export function matches(pattern: string, name: string): boolean {
+  const source = pattern.split('*').map((text) => text.replaceAll(/[\\^$.|?+()[\]{}]/g, String.raw`\$&`));
+  return new RegExp(`^${source.join('.*')}$`, 's').test(name);
+}
+
+async function remove({ paths }: StepOf<'remove'>, { root }: BuildContext): Promise<void> {
+  for (const path of paths) {
+    const above = await resolveInRoot(root, `${dirname(path)}/.`);
+    let names: string[];
+    try {
+      names = await readdir(above);
+    } catch (error) {
+      if (errnoOf(error) === 'ENOENT' || errnoOf(error) === 'ENOTDIR') continue;
+      throw error;
+    }
+    for (const name of names)
+      if (matches(basename(path), name)) await rm(join(above, name), { recursive: true, force: true });
+  }
+}
+
+/** One more line in a file of accounts, keeping its owner and mode. */
+async function addLine(root: string, path: string, line: string, mode: number): Promise<void> {
+  const place = await resolveInRoot(root, path);
+  let text = '';
+  try {
+    text = await readFile(place, 'utf8');
+  } catch (error) {
+    if (errnoOf(error) !== 'ENOENT') throw error;
+  }
+  const key = `${line.slice(0, line.indexOf(':'))}:`;
+  if (text.split('\n').some((each) => each.startsWith(key)))
+    throw new CarrelError('validation_failed', `${path} has "${key.slice(0, -1)}" already`);
+  const newline = text === '' || text.endsWith('\n') ? '' : '\n';
+  await writeFile(place, `${text}${newline}${line}\n`, { mode });
+}
+
+/** passwd(5), shadow(5) (`!`: no password opens it), group(5). */
+async function user(step: StepOf<'user'>, context: BuildContext): Promise<void> {
+  const { root } = context;
+  const { name, uid, gid = uid, comment, home, shell, groups } = step;
+  await addLine(root, '/etc/passwd', `${name}:x:${uid}:${gid}:${comment}:${home}:${shell}`, 0o644);
+  await addLine(root, '/etc/shadow', `${name}:!:19000:0:99999:7:::`, 0o640);
+  await addLine(root, '/etc/group', `${name}:x:${gid}:`, 0o644);
+  if (groups.length > 0) {
+    const place = await resolveInRoot(root, '/etc/group');
+    const lines = (await readFile(place, 'utf8')).split('\n').map((line) => {
+      const [group = '', , , members = ''] = line.split(':');
+      if (!groups.includes(group)) return line;
+      return `${line}${members === '' ? '' : ','}${name}`;
+    });
+    await writeFile(place, lines.join('\n'));
+  }
+  await directory({ do: 'directory', paths: [home], mode: 0o755, uid, gid }, context);
+}
+
+async function run(
+  { argv, seconds }: StepOf<'run'>,
+  { root, lockFd, signal, report }: BuildContext,
+): Promise<void> {
+  await runCommand(['chroot', root, ...argv], {
+    ms: seconds * 1000,
+    contained: true,
+    offline: true,
+    lockFd,
+    signal,
+    onLine: report,
+  });
+}
+
+/** Carries out one step. */
+export async function applyStep(step: RecipeStep, context: BuildContext): Promise<void> {
+  switch (step.do) {
+    case 'directory':
+      return directory(step, context);
+    case 'file':
+      return file(step, context);
+    case 'symlink':
+      return link(step, context);
+    case 'packages':
+      return; // installed with the base
+    case 'user':
+      return user(step, context);
+    case 'remove':
+      return remove(step, context);
+    case 'run':
+      return run(step, context);
+  }
+}
+
+/** A step in a few words, for progress. */
+export function describeStep(step: RecipeStep): string {
+  if ('paths' in step) return `${step.do} ${step.paths.join(' ')}`;
+  if ('path' in step) return `${step.do} ${step.path}`;
+  if ('argv' in step) return `run ${step.argv.join(' ')}`;
+  return `${step.do} ${'names' in step ? step.names.join(' ') : step.name}`;
+}

@@ -1,0 +1,173 @@
+/**
+ * The images of a host: the door of this floor.
+ *
+ * @example
+ * const images = await openImages();
+ * const image = await images.ensure('busybox'); // builds it if needed
+ * image.path; // the root directory, read-only by agreement
+ */
+import { mkdir, readFile, readdir, rename, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { CarrelError, errnoOf } from '#base/errors.ts';
+import { writeFileAtomic } from '#host/files.ts';
+import { type BuildOptions, buildImage } from './build.ts';
+import { type Image, type Layout, defaultCache, openLayout, readImage, readImages } from './layout.ts';
+import { type Recipe, readRecipes } from './recipe.ts';
+import { hashTree, sha256 } from './tree.ts';
+import { exists, openWorkspace } from './workspace.ts';
+
+export interface ImagesOptions {
+  readonly cache?: string;
+  /** The directory with one folder per recipe. */
+  readonly recipes?: string;
+}
+
+/** The recipes that come with Carrel. */
+const ownRecipes = join(import.meta.dirname, '../../recipes');
+/** Shorter beginnings of a hash are more likely a mistyped name. */
+const minHashPrefix = 8;
+
+export class Images {
+  readonly layout: Layout;
+  readonly #recipes: string;
+
+  constructor(layout: Layout, recipes: string) {
+    this.layout = layout;
+    this.#recipes = recipes;
+  }
+
+  /** All images, newest first. */
+  async list(): Promise<Image[]> {
+    return readImages(this.layout);
+  }
+
+  /** All recipes by name, built or not. */
+  async recipes(): Promise<Map<string, Recipe>> {
+    return readRecipes(this.#recipes);
+  }
+
+  /** By name, else by alias, else by hash (at least 8 digits of it); the newest of several. */
+  async find(reference: string): Promise<Image | undefined> {
+    const images = await this.list();
+    return (
+      images.find((image) => image.name === reference) ??
+      images.find((image) => image.aliases.includes(reference)) ??
+      (reference.length >= minHashPrefix
+        ? images.find((image) => image.hash.startsWith(reference))
+        : undefined)
+    );
+  }
+
+  /** Like `find`, but `not_found` with what to do when there is none. */
+  async require(reference: string): Promise<Image> {
+    const image = await this.find(reference);
+    if (image) return image;
+    const known = (await this.#recipe(reference)) !== undefined;
+    throw new CarrelError('not_found', `There is no image ${JSON.stringify(reference.slice(0, 100))}`, {
+      hint: known ? `build it with: carrel image build ${reference}` : 'list images with: carrel image ls',
+    });
+  }
+
+  async #recipe(reference: string): Promise<Recipe | undefined> {
+    const recipes = await this.recipes();
+    return recipes.get(reference) ?? recipes.values().find((recipe) => recipe.aliases.includes(reference));
+  }
+
+  /** The recipe's image, built if it is not there or the recipe has changed. */
+  async build(reference: string, options: BuildOptions = {}): Promise<Image> {
+    const recipe = await this.#recipe(reference);
+    if (!recipe)
+      throw new CarrelError('not_found', `There is no recipe ${JSON.stringify(reference.slice(0, 100))}`, {
+        hint: `recipes are: ${[...(await this.recipes()).keys()].join(', ')}`,
+      });
+    return buildImage(this.layout, recipe, options);
+  }
+
+  /** An image as it is in the cache; if there is none, and a recipe, built. */
+  async ensure(reference: string, options: BuildOptions = {}): Promise<Image> {
+    return (await this.find(reference)) ?? (await this.build(reference, options));
+  }
+
+  /**
+   * Notes that the directory `owner` (of a machine, say) needs the image. The note outlives this process;
+   * it counts as long as the directory exists.
+   */
+  async hold(hash: string, owner: string): Promise<void> {
+    const directory = join(this.layout.holds, hash);
+    await mkdir(directory, { recursive: true, mode: 0o700 });
+    await writeFileAtomic(join(directory, sha256(owner).slice(0, 32)), `${owner}\n`);
+    // `remove` takes the image away first and looks for notes again: one of us two sees the other.
+    if (await readImage(this.layout, hash)) return;
+    await this.release(hash, owner);
+    throw new CarrelError('not_found', `image ${hash} is not in the cache any more`);
+  }
+
+  /** Takes the note back. */
+  async release(hash: string, owner: string): Promise<void> {
+    await rm(join(this.layout.holds, hash, sha256(owner).slice(0, 32)), { force: true });
+  }
+
+  /** The directories that need an image now. Notes of directories that are gone are dropped. */
+  async holders(hash: string): Promise<string[]> {
+    const directory = join(this.layout.holds, hash);
+    let names: string[];
+    try {
+      names = await readdir(directory);
+    } catch (error) {
+      if (errnoOf(error) === 'ENOENT') return [];
+      throw error;
+    }
+    const owners: string[] = [];
+    for (const name of names.filter((each) => !each.endsWith('.tmp'))) {
+      const owner = (await readFile(join(directory, name), 'utf8')).trimEnd();
+      if (await exists(owner)) owners.push(owner);
+      else await rm(join(directory, name), { force: true });
+    }
+    return owners;
+  }
+
+  async #refuseIfHeld({ hash, name }: Image): Promise<void> {
+    const owners = await this.holders(hash);
+    if (owners.length === 0) return;
+    throw new CarrelError('wrong_state', `image ${name} is used by ${owners.length} machines`, {
+      hint: 'delete them first',
+      details: { owners: owners.slice(0, 20) },
+    });
+  }
+
+  /** Removes an image that nobody holds; `wrong_state` names who does. */
+  async remove(reference: string): Promise<void> {
+    const image = await this.require(reference);
+    await this.#refuseIfHeld(image);
+    await using workspace = await openWorkspace(this.layout.tmp, 'remove');
+    const aside = join(workspace.directory, 'image');
+    await rename(image.directory, aside);
+    try {
+      await this.#refuseIfHeld(image);
+    } catch (error) {
+      await rename(aside, image.directory);
+      throw error;
+    }
+    await rm(join(this.layout.holds, image.hash), { recursive: true, force: true });
+  }
+
+  /** Reads all of it and compares; `internal` when a file was changed behind our back. */
+  async verify(reference: string): Promise<Image> {
+    const image = await this.require(reference);
+    const { hash } = await hashTree(image.path, { owners: true });
+    if (hash !== image.hash)
+      throw new CarrelError('internal', `image ${image.name} is not what it was when it was made`, {
+        hint: `remove it and build it again: carrel image build ${image.name} --force`,
+        details: { expected: image.hash, found: hash },
+      });
+    return image;
+  }
+}
+
+/** Opens the cache (made if missing). */
+export async function openImages({
+  cache = defaultCache(),
+  recipes = ownRecipes,
+}: ImagesOptions = {}): Promise<Images> {
+  return new Images(await openLayout(cache), recipes);
+}
