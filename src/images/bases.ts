@@ -1,12 +1,13 @@
 /** How the first step of a recipe fills an empty root directory: one function per kind of base. */
 import { execFile } from 'node:child_process';
-import { access, chmod, copyFile, mkdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
+import { access, chmod, copyFile, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { dirname, join, relative } from 'node:path';
 import { arch } from 'node:os';
 import { promisify } from 'node:util';
 import { CarrelError } from '#base/errors.ts';
 import { safeRelativePath } from './archive/paths.ts';
 import { runCommand } from './command.ts';
+import { makeDirectories } from './inroot.ts';
 import { hostSources, mirrorsFor, sourceLine } from './mirrors.ts';
 import type { Recipe, RecipeBase } from './recipe.ts';
 import { sha256 } from './tree.ts';
@@ -57,7 +58,7 @@ async function buildBusybox({ root, report }: BuildContext): Promise<void> {
   const { stdout } = await promisify(execFile)(program, ['--list-full'], { timeout: 10_000 });
   const commands = stdout.split('\n').filter(Boolean);
   for (const directory of ['bin', 'sbin', 'usr/bin', 'usr/sbin'])
-    await mkdir(join(root, directory), { recursive: true, mode: 0o755 });
+    await makeDirectories(join(root, directory));
   await copyFile(program, join(root, 'bin/busybox'));
   await chmod(join(root, 'bin/busybox'), 0o755);
   for (const command of commands) {
@@ -65,7 +66,7 @@ async function buildBusybox({ root, report }: BuildContext): Promise<void> {
     if (path === 'bin/busybox') continue;
     // `linuxrc` at the top belongs to initial RAM disks.
     if (!path.includes('/')) continue;
-    await mkdir(join(root, dirname(path)), { recursive: true, mode: 0o755 });
+    await makeDirectories(join(root, dirname(path)));
     await symlink(relative(`/${dirname(path)}`, '/bin/busybox'), join(root, path));
   }
   report(`${commands.length} commands`);
@@ -86,8 +87,6 @@ async function buildDebian(
     });
   const mirrors = mirrorsFor(await hostSources(), base);
   const argv = ['mmdebstrap', '--mode=root', '--format=directory', `--variant=${base.variant}`];
-  // Device nodes are the running machine's business; the archive of an image has none.
-  argv.push('--skip=output/dev');
   argv.push('--aptopt=Apt::Install-Recommends "false"');
   for (const path of base.exclude) argv.push(`--dpkgopt=path-exclude=${path}`);
   if (packages.length > 0) argv.push(`--include=${packages.join(',')}`);
@@ -112,6 +111,9 @@ async function buildDebian(
       });
     throw error;
   }
+  // Device nodes are the running machine's business.
+  await rm(join(root, 'dev'), { recursive: true, force: true });
+  await makeDirectories(join(root, 'dev'));
   // Its own settings name the host's proxy; what a machine needs is one line per mirror.
   await rm(join(root, 'etc/apt/apt.conf.d/99mmdebstrap'), { force: true });
   const lines = mirrors.map((source) => `${sourceLine(source, { inImage: true })}\n`);

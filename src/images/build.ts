@@ -101,5 +101,10 @@ export async function buildImage(layout: Layout, recipe: Recipe, options: BuildO
   next('hash and publish');
   const { name, aliases, description, kind } = recipe;
   // Awaited here: the workspace goes when this function is left.
-  return await publish(layout, workspace.directory, { name, aliases, description, kind, recipeHash }, { signal });
+  return await publish(
+    layout,
+    workspace.directory,
+    { name, aliases, description, kind, recipeHash },
+    { signal },
+  );
 }

@@ -83,7 +83,7 @@ export async function runCommand(argv: readonly string[], options: CommandOption
     if (late) throw new CarrelError('deadline_exceeded', `${name} took longer than ${options.ms} ms`);
     if (status !== 0)
       throw new CarrelError('helper_failed', `${name} ended with ${status}: ${last.at(-1) ?? 'no output'}`, {
-        details: { argv, output: last },
+        details: { argv, status, output: last },
       });
   } finally {
     clearTimeout(timer);

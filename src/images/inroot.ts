@@ -2,8 +2,8 @@
  * Paths inside a root file system seen from outside: a symbolic link in it points into it, never into ours.
  * For trees that nobody else changes meanwhile (an image being built); running machines need openat2.
  */
-import { lstat, readlink } from 'node:fs/promises';
-import { join } from 'node:path';
+import { chmod, lstat, mkdir, readlink } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 import { CarrelError, errnoOf } from '#base/errors.ts';
 
 /** The kernel's own limit (path_resolution(7)). */
@@ -43,4 +43,17 @@ export async function resolveInRoot(root: string, path: string): Promise<string>
     todo.push(...target.split('/').toReversed());
   }
   return join(root, ...at);
+}
+
+/** Makes a directory and those above it, each 0755 whatever the umask; existing ones stay as they are. */
+export async function makeDirectories(path: string): Promise<void> {
+  try {
+    await mkdir(path);
+  } catch (error) {
+    if (errnoOf(error) === 'EEXIST') return;
+    if (errnoOf(error) !== 'ENOENT') throw error;
+    await makeDirectories(dirname(path));
+    await mkdir(path);
+  }
+  await chmod(path, 0o755);
 }

@@ -15,7 +15,7 @@ import { basename, dirname, join } from 'node:path';
 import { CarrelError, errnoOf } from '#base/errors.ts';
 import type { BuildContext } from './bases.ts';
 import { runCommand } from './command.ts';
-import { resolveInRoot } from './inroot.ts';
+import { makeDirectories, resolveInRoot } from './inroot.ts';
 import type { RecipeStep } from './recipe.ts';
 
 type StepOf<Do extends RecipeStep['do']> = Extract<RecipeStep, { do: Do }>;
@@ -27,18 +27,13 @@ async function own(path: string, uid: number, gid: number): Promise<void> {
   if (canChown) await lchown(path, uid, gid);
 }
 
-/** Makes the directories above a path; existing ones stay as they are. */
-async function parents(path: string): Promise<void> {
-  await mkdir(dirname(path), { recursive: true, mode: 0o755 });
-}
-
 async function directory(
   { paths, mode, uid, gid }: StepOf<'directory'>,
   { root }: BuildContext,
 ): Promise<void> {
   for (const path of paths) {
     const place = await resolveInRoot(root, path);
-    await mkdir(place, { recursive: true });
+    await makeDirectories(place);
     if (!(await lstat(place)).isDirectory())
       throw new CarrelError('validation_failed', `${path} exists and is not a directory`);
     await own(place, uid, gid);
@@ -48,7 +43,7 @@ async function directory(
 
 async function file(step: Omit<StepOf<'file'>, 'do'>, { root }: BuildContext): Promise<void> {
   const place = await resolveInRoot(root, step.path);
-  await parents(place);
+  await makeDirectories(dirname(place));
   await rm(place, { force: true }); // it may be a link to somewhere else
   await writeFile(place, step.content, { flag: 'wx' });
   if (canChown) await chown(place, step.uid, step.gid);
@@ -57,7 +52,7 @@ async function file(step: Omit<StepOf<'file'>, 'do'>, { root }: BuildContext): P
 
 async function link({ path, target }: StepOf<'symlink'>, { root }: BuildContext): Promise<void> {
   const place = await resolveInRoot(root, path);
-  await parents(place);
+  await makeDirectories(dirname(place));
   await rm(place, { force: true });
   await symlink(target, place);
 }
@@ -96,7 +91,8 @@ async function addLine(root: string, path: string, line: string, mode: number): 
   if (text.split('\n').some((each) => each.startsWith(key)))
     throw new CarrelError('validation_failed', `${path} has "${key.slice(0, -1)}" already`);
   const newline = text === '' || text.endsWith('\n') ? '' : '\n';
-  await writeFile(place, `${text}${newline}${line}\n`, { mode });
+  await writeFile(place, `${text}${newline}${line}\n`);
+  if (text === '') await chmod(place, mode);
 }
 
 /** passwd(5), shadow(5) (`!`: no password opens it), group(5). */
