@@ -1,0 +1,240 @@
+/**
+ * The fabric from inside: bridge, filter, and one wire per machine. The calling process is in the fabric's
+ * network namespace already (the doorman started it there), so what is done here cannot touch the host.
+ *
+ *   machine ── eth0 ═══ v-<id> ── br0 (192.168.0.1/16) ── masquerade ── uplink0 ── outside
+ */
+import { existsSync, writeFileSync } from 'node:fs';
+import { CarrelError } from '#base/errors.ts';
+import {
+  type Cidr,
+  contains,
+  formatAddress,
+  formatCidr,
+  gatewayOf,
+  macOf,
+  parseAddress,
+  parseCidr,
+} from './addresses.ts';
+import { netnsOf, inNetns } from './netns.ts';
+import { type Links, openLinks } from './netlink/links.ts';
+import { type Port, addPort, createRuleQueue, onlyPorts, removePort, staticRules } from './rules.ts';
+
+/** One machine's place in the fabric: what the database knows of it. */
+export interface Wire {
+  readonly machineId: string;
+  /** Dotted IPv4 address. */
+  readonly address: string;
+  readonly mac: string;
+  /** Machines of one owner may talk to each other. */
+  readonly owner: string;
+}
+
+export interface PlugOptions extends Wire {
+  /** A process in the machine's network namespace. */
+  readonly pid: number;
+  /** Also give the machine's end its address, default route and loopback (default), from outside. */
+  readonly configure?: boolean;
+}
+
+/** Never the way out: the host's own metadata service, and networks that are private to the host's site. */
+export const closedByDefault: readonly string[] = [
+  '0.0.0.0/8',
+  '10.0.0.0/8',
+  '100.64.0.0/10',
+  '127.0.0.0/8',
+  '169.254.0.0/16',
+  '172.16.0.0/12',
+  '192.168.0.0/16',
+  '224.0.0.0/3',
+];
+
+export interface FabricOptions {
+  readonly network?: string;
+  readonly bridge?: string;
+  /** Networks no machine may reach, besides the host's own addresses. */
+  readonly closed?: readonly string[];
+  /** The host's own addresses: closed as well. */
+  readonly hostAddresses?: readonly string[];
+  /** Where the uplink answers DNS; undefined: no DNS. */
+  readonly resolver?: string | undefined;
+}
+
+export interface Fabric extends Disposable {
+  readonly network: Cidr;
+  /** Dotted IPv4 address of the gateway, on the bridge. */
+  readonly gateway: string;
+  /** Puts a machine's wire in. Doing it again replaces the wire. */
+  plug(options: PlugOptions): Promise<void>;
+  /** Takes it out; nothing happens if there is none. */
+  unplug(machineId: string): Promise<void>;
+  /** Makes links and filter agree with `wires`: everything that belongs to no machine goes. Returns the links removed. */
+  reconcile(wires: readonly Wire[]): Promise<{ removed: string[]; missing: string[] }>;
+  close(): void;
+}
+
+/** The link of a machine in the fabric: `v-` and the last twelve characters of its id (an interface's name has 15). */
+export function linkOf(machineId: string): string {
+  const link = `v-${machineId.slice(-12)}`;
+  if (!/^v-[\w]{1,12}$/.test(link))
+    throw new CarrelError('internal', `${JSON.stringify(machineId)} is no machine id`);
+  return link;
+}
+
+function setSysctl(name: string, value: string): void {
+  const path = `/proc/sys/net/${name}`;
+  if (existsSync(path)) writeFileSync(path, value);
+}
+
+/** /proc/sys/net shows the namespace of the one who looks: these are the fabric's own. */
+function setSysctls(): void {
+  setSysctl('ipv6/conf/all/disable_ipv6', '1');
+  setSysctl('ipv6/conf/default/disable_ipv6', '1');
+  setSysctl('ipv4/conf/all/accept_redirects', '0');
+  setSysctl('ipv4/conf/default/accept_redirects', '0');
+  setSysctl('ipv4/conf/all/send_redirects', '0');
+  setSysctl('ipv4/conf/default/send_redirects', '0');
+  // else frames between two ports of the bridge also pass the IP rules, which know nothing of owners
+  setSysctl('bridge/bridge-nf-call-iptables', '0');
+  setSysctl('bridge/bridge-nf-call-arptables', '0');
+  setSysctl('ipv4/ip_forward', '1');
+}
+
+function ensureBridge(links: Links, name: string, network: Cidr): number {
+  const gateway = gatewayOf(network);
+  links.setUp('lo');
+  links.createBridge(name, { mac: macOf(gateway) });
+  const bridge = links.find(name);
+  if (bridge?.kind !== 'bridge') throw new CarrelError('internal', `${name} in the fabric is no bridge`);
+  links.addAddress(bridge.index, gateway, network.prefix);
+  if (!bridge.up) links.setUp(name);
+  return bridge.index;
+}
+
+/** Owners as packet marks: small numbers, the lowest that is free; a mark is returned with the last machine. */
+function createMarks(): { of(owner: string): number; keep(owners: Iterable<string>): void } {
+  const marks = new Map<string, number>();
+  return {
+    of(owner) {
+      let mark = marks.get(owner);
+      if (mark === undefined) {
+        const used = new Set(marks.values());
+        for (mark = 1; used.has(mark);) mark += 1;
+        marks.set(owner, mark);
+      }
+      return mark;
+    },
+    keep(owners) {
+      const kept = new Set(owners);
+      for (const owner of marks.keys()) if (!kept.has(owner)) marks.delete(owner);
+    },
+  };
+}
+
+/** A process that may not look at process 1 has no root there either, and can do no harm. */
+function isHostNamespace(): boolean {
+  try {
+    return netnsOf('self') === netnsOf(1);
+  } catch {
+    return false;
+  }
+}
+
+/** Opens the fabric: makes what is missing, leaves running machines alone. Call `reconcile` next. */
+export async function openFabric(options: FabricOptions = {}): Promise<Fabric> {
+  const {
+    network: range = '192.168.0.0/16',
+    bridge = 'br0',
+    closed = closedByDefault,
+    hostAddresses = [],
+  } = options;
+  if (isHostNamespace())
+    throw new CarrelError('internal', 'The fabric may not be opened in the namespace of the host', {
+      hint: 'start the daemon with: carrel up',
+    });
+  const network = parseCidr(range);
+  const gateway = gatewayOf(network);
+  const rules = staticRules({
+    network,
+    bridge,
+    closed: [
+      ...closed.map(parseCidr),
+      ...hostAddresses.map((text) => ({ base: parseAddress(text), prefix: 32 })),
+    ],
+    resolver: options.resolver === undefined ? undefined : parseAddress(options.resolver),
+  });
+  const applyRules = createRuleQueue();
+  setSysctls();
+  const links = openLinks();
+  const wires = new Map<string, Port & { owner: string }>();
+  const marks = createMarks();
+  const portOf = ({ machineId, address, mac, owner }: Wire): Port & { owner: string } => {
+    const number = parseAddress(address);
+    if (!contains(network, number) || number === gateway)
+      throw new CarrelError('internal', `${address} is no machine's address in ${formatCidr(network)}`);
+    return { link: linkOf(machineId), mac, address: number, mark: marks.of(owner), owner };
+  };
+  const forgetMarks = (): void => marks.keep(Array.from(wires.values(), ({ owner }) => owner));
+  // the filter stands before there is anything to filter
+  await applyRules(rules);
+  const bridgeIndex = ensureBridge(links, bridge, network);
+
+  return {
+    network,
+    gateway: formatAddress(gateway),
+    async plug(wire) {
+      const { machineId, pid, configure = true } = wire;
+      const before = wires.get(machineId);
+      const port = portOf(wire);
+      wires.set(machineId, port);
+      links.delete(port.link); // of an earlier start: the kernel takes its time to end a dead namespace
+      links.createVeth({
+        name: port.link,
+        master: bridgeIndex,
+        peer: { netns: { pid }, name: 'eth0', mac: port.mac },
+      });
+      if (configure) configureMachine(pid, port.address, network);
+      await applyRules(`${before ? removePort(before) : ''}${addPort(port)}`);
+    },
+    async unplug(machineId) {
+      links.delete(linkOf(machineId));
+      const port = wires.get(machineId);
+      if (!port) return;
+      await applyRules(removePort(port));
+      if (wires.get(machineId) === port) wires.delete(machineId);
+      forgetMarks();
+    },
+    async reconcile(known) {
+      wires.clear();
+      for (const wire of known) wires.set(wire.machineId, portOf(wire));
+      forgetMarks();
+      const wanted = new Set(Array.from(wires.values(), ({ link }) => link));
+      const present = links
+        .list()
+        .filter(({ master, name }) => master === bridgeIndex && name.startsWith('v-'));
+      const removed = present.filter(({ name }) => !wanted.has(name)).map(({ name }) => name);
+      for (const name of removed) links.delete(name);
+      await applyRules(rules + onlyPorts([...wires.values()]));
+      const there = new Set(present.map(({ name }) => name));
+      const missing = known
+        .filter(({ machineId }) => !there.has(linkOf(machineId)))
+        .map(({ machineId }) => machineId);
+      return { removed, missing };
+    },
+    close: () => links.close(),
+    [Symbol.dispose]: () => links.close(),
+  };
+}
+
+/** The machine's end: loopback, address, default route. Done from outside, so the image needs no tools for it. */
+function configureMachine(pid: number, address: number, network: Cidr): void {
+  inNetns(pid, () => {
+    using inside = openLinks();
+    const eth0 = inside.find('eth0');
+    if (!eth0) throw new CarrelError('machine_lost', 'the machine ended while its network was being made');
+    inside.setUp('lo');
+    inside.addAddress(eth0.index, address, network.prefix);
+    inside.setUp('eth0');
+    inside.addDefaultRoute(gatewayOf(network));
+  });
+}

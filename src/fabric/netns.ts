@@ -1,0 +1,34 @@
+/** Doing one thing in another network namespace: setns(2) for this thread, and back, without a process. */
+import { closeSync, openSync, readlinkSync } from 'node:fs';
+import { errnoOf } from '#base/errors.ts';
+import { ownFd } from '#host/fds.ts';
+import { syscall, trySyscall } from '#host/syscalls.ts';
+
+const CLONE_NEWNET = 0x40000000;
+
+/** The namespace's name, for example `net:[4026531840]`; undefined when the process is gone. */
+export function netnsOf(pid: number | 'self'): string | undefined {
+  try {
+    return readlinkSync(`/proc/${pid}/ns/net`);
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT' || errnoOf(error) === 'ESRCH') return undefined;
+    throw error;
+  }
+}
+
+/**
+ * Runs `work` with the calling thread inside the network namespace of process `pid`. `work` must not be
+ * asynchronous: only what it does before returning happens there. Sockets it opens stay there.
+ */
+export function inNetns<T>(pid: number, work: () => T extends Promise<unknown> ? never : T): T {
+  using there = ownFd(openSync(`/proc/${pid}/ns/net`, 'r'));
+  const home = openSync('/proc/thread-self/ns/net', 'r');
+  syscall('setns', there.fd, CLONE_NEWNET);
+  try {
+    return work();
+  } finally {
+    // a daemon that goes on in a machine's namespace would be a hole: better none at all
+    if (trySyscall('setns', home, CLONE_NEWNET) !== 0) process.abort();
+    closeSync(home);
+  }
+}
