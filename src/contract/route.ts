@@ -47,6 +47,8 @@ export interface Route {
   readonly access: Access;
   readonly query?: z.ZodObject;
   readonly body?: z.ZodType;
+  /** The largest JSON body, in bytes; 1 MiB unless given. */
+  readonly maxBodyBytes?: number;
   readonly bytes?: Bytes;
   readonly reply?: z.ZodType;
   readonly replyBytes?: string;

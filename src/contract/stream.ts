@@ -7,10 +7,16 @@
  * with close code 1013 and reconnects with `?from=`.
  * Client to server: `input` bytes (refused unless this connection is the writer), `resize` JSON
  * `{ rows, columns }`, `write` JSON `{ take: true }` to become the writer.
+ *
+ * A client that cannot set headers (a browser) offers two subprotocols: `carrel.v1`, which is chosen, and
+ * `carrel.bearer.<token>`. A token is never part of a URL.
  */
 import { z } from 'zod';
 import { CarrelError } from '#base/errors.ts';
 import { programEnd } from './schemas/machines.ts';
+
+/** The WebSocket subprotocol. */
+export const streamProtocol = 'carrel.v1';
 
 export const channels = { input: 0, output: 1, status: 3, resize: 4, write: 5 } as const;
 export type Channel = keyof typeof channels;

@@ -105,6 +105,8 @@ export const machineRoutes = {
     doc: 'Run a program and answer with its end and output',
     access: 'machine:use',
     body: runRequest,
+    // 16 MiB of base64, and room for arguments and environment
+    maxBodyBytes: 20 * 2 ** 20,
     reply: runReply,
   },
   createExec: {
