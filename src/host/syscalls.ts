@@ -36,6 +36,7 @@ export const syscallNumbers = {
   recvfrom: 45,
   sendmsg: 46,
   recvmsg: 47,
+  connect: 42,
   bind: 49,
   listen: 50,
   getsockname: 51,
@@ -98,8 +99,11 @@ function hostcall(): Hostcall {
   return module;
 }
 
+/** Second names for a number: the kernel's own name is the other one. */
+const aliases: ReadonlySet<string> = new Set(['EWOULDBLOCK', 'ENOTSUP']);
+
 const errnoNames: ReadonlyMap<number, string> = new Map(
-  Object.entries(constants.errno).map(([name, number]) => [number, name]),
+  Object.entries(constants.errno).flatMap(([name, number]) => (aliases.has(name) ? [] : [[number, name]])),
 );
 
 /** `2` -> `ENOENT`; an unknown number keeps its digits. */
