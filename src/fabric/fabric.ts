@@ -56,6 +56,8 @@ export interface FabricOptions {
   readonly closed?: readonly string[];
   /** The host's own addresses: closed as well. */
   readonly hostAddresses?: readonly string[];
+  /** The namespace to be in, as the doorman says (see environment.ts). */
+  readonly netns?: string;
   /** Where the uplink answers DNS; undefined: no DNS. */
   readonly resolver?: string | undefined;
 }
@@ -148,8 +150,8 @@ export async function openFabric(options: FabricOptions = {}): Promise<Fabric> {
     closed = closedByDefault,
     hostAddresses = [],
   } = options;
-  if (isHostNamespace())
-    throw new CarrelError('internal', 'The fabric may not be opened in the namespace of the host', {
+  if (isHostNamespace() || (options.netns !== undefined && options.netns !== netnsOf('self')))
+    throw new CarrelError('internal', 'The fabric is opened in its own network namespace only', {
       hint: 'start the daemon with: carrel up',
     });
   const network = parseCidr(range);

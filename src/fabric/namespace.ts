@@ -33,8 +33,11 @@ export interface FabricNamespace {
   readonly rootless: boolean;
   /** True when it was there already. */
   readonly reentered: boolean;
-  /** The command that runs `argv` inside; the process that results is `argv` itself. */
-  inside(argv: Argv): Argv;
+  /**
+   * The command that runs `argv` inside; the process that results is `argv` itself. With `netnsFd`, a descriptor
+   * of ours for the namespace, it works even after the holder's death.
+   */
+  inside(argv: Argv, netnsFd?: number): Argv;
   /** Everybody in it but the holder. */
   inhabitants(): number[];
   /** Ends the holder. The namespace, its links and rules go with the last process in it. */
@@ -134,7 +137,10 @@ function describe(record: Record & { netns: string }, reentered: boolean, path: 
     netns,
     rootless,
     reentered,
-    inside: (argv) => ['nsenter', ...user, `--net=/proc/${pid}/ns/net`, '--', ...argv],
+    inside: (argv, netnsFd) => {
+      const net = netnsFd === undefined ? `/proc/${pid}/ns/net` : `/proc/${process.pid}/fd/${netnsFd}`;
+      return ['nsenter', ...user, `--net=${net}`, '--', ...argv];
+    },
     inhabitants: () => processesIn(netns).filter((inhabitant) => inhabitant !== pid),
     async end() {
       await endProcess(holder, { graceMs: 500 });

@@ -7,7 +7,6 @@
  * loopback), `--tcp-ports=none --udp-ports=none` (host to namespace).
  */
 import { readFileSync } from 'node:fs';
-import { messageOf } from '#base/errors.ts';
 import { until } from '#base/deadline.ts';
 import { type Argv, type Service, launchService } from '#host/launch.ts';
 import { formatAddress, parseAddress } from './addresses.ts';
@@ -47,21 +46,11 @@ function hasUplink(pid: number): boolean {
     .some((line) => line.startsWith(`${uplinkName}\t00000000\t`));
 }
 
-export type UplinkResult =
-  | { readonly up: true; readonly service: Service }
-  | { readonly up: false; readonly reason: string };
-
-/** Starts the uplink. Without one the fabric works, but nothing in it reaches the outside: a value, no error. */
-export async function startUplink(namespace: FabricNamespace): Promise<UplinkResult> {
+/** Starts the uplink; throws when there can be none. The fabric works without: nothing in it reaches the outside. */
+export async function startUplink(namespace: FabricNamespace): Promise<Service> {
   const { pid } = namespace.holder;
-  try {
-    const service = await launchService(pastaArgv({ pid }, namespace), {
-      stdio: 'ignore',
-      readyMs: 5000,
-      ready: async () => await until(5000, 'the uplink', () => (hasUplink(pid) ? true : undefined)),
-    });
-    return { up: true, service };
-  } catch (error) {
-    return { up: false, reason: messageOf(error) };
-  }
+  return await launchService(pastaArgv({ pid }, namespace), {
+    readyMs: 5000,
+    ready: async () => await until(5000, 'the uplink', () => (hasUplink(pid) ? true : undefined)),
+  });
 }
