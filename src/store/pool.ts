@@ -35,7 +35,11 @@ export interface PatientPoolOptions {
   readonly acquireMs: number;
 }
 
-/** Texts worth a prepared statement: a bound, so that lists of varying length cannot fill the server's memory. */
+/**
+ * Texts worth a prepared statement: a bound, so that lists of varying length cannot fill the server's memory.
+ * After five executions the plan may no longer know the parameters: conditions that must match a partial index
+ * (`on conflict ... where`) are to be written out, and lists are better passed as one array: `= any(...)`.
+ */
 const preparedLimit = 400;
 const prepared = new Map<string, string>();
 
