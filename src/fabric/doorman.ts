@@ -143,7 +143,7 @@ export async function startDoorman(options: DoormanOptions): Promise<Doorman> {
   const uplink =
     uplinkKind === 'none'
       ? undefined
-      : superviseUplink({ namespace, runDirectory, log: log.with({ part: 'uplink' }) });
+      : superviseUplink({ namespace, netnsFd: netns.fd, runDirectory, log: log.with({ part: 'uplink' }) });
   const environment: FabricEnvironment = {
     netns: namespace.netns,
     hostAddresses: ownAddresses(),
@@ -259,10 +259,12 @@ function openFurther({ host, port }: Endpoint, open: readonly Endpoint[]): Liste
 
 function superviseUplink({
   namespace,
+  netnsFd,
   runDirectory,
   log,
 }: {
   namespace: FabricNamespace;
+  netnsFd: number;
   runDirectory: string;
   log: Logger;
 }): Supervised {
@@ -272,7 +274,7 @@ function superviseUplink({
     maxMs: 60_000,
     log,
     start: async () => {
-      const service = await startUplink(namespace);
+      const service = await startUplink(namespace, netnsFd);
       writeFileAtomicSync(join(runDirectory, 'uplink.json'), JSON.stringify(service.identity));
       return service;
     },

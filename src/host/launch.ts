@@ -163,12 +163,31 @@ export async function launchOk(argv: Argv, options: LaunchOptions = {}): Promise
   });
 }
 
+/** Drains a stream for as long as it lives; the function gives its last 1000 characters, at the end of the stream. */
+function keepTail(stream: Readable | null): () => Promise<string> {
+  let tail = '';
+  stream?.setEncoding('utf8');
+  stream?.on('data', (chunk: string) => {
+    tail = (tail + chunk).slice(-1000);
+  });
+  const closed = new Promise<void>((resolve) => {
+    if (stream) stream.once('close', resolve);
+    else resolve();
+  });
+  return async () => {
+    await within(DRAIN_MS, 'standard error to close', closed).catch(() => undefined);
+    return tail.trim();
+  };
+}
+
 export interface ServiceOptions extends Pick<LaunchOptions, 'env' | 'cwd' | 'uid' | 'gid'> {
   /** As for node:child_process; default: no input, no output. Plain numbers are descriptors to inherit. */
   readonly stdio?: StdioOptions;
   /** Resolves when the child can be used; a rejection ends it. Default: as soon as it exists. */
   readonly ready?: (service: Service) => Promise<unknown>;
   readonly readyMs?: number;
+  /** With standard error as a pipe: it is drained always, and its end goes into the error if `ready` fails. */
+  readonly explain?: boolean;
   /** May outlive us without keeping us waiting (a keeper, a namespace holder). */
   readonly outlives?: boolean;
 }
@@ -186,7 +205,7 @@ export interface Service {
 
 /** Starts a child that stays; resolves when `ready` does. If it ends or is late before, it is ended and this throws. */
 export async function launchService(argv: Argv, options: ServiceOptions = {}): Promise<Service> {
-  const { stdio = 'ignore', ready, readyMs = 10_000, outlives = false } = options;
+  const { stdio = 'ignore', ready, readyMs = 10_000, outlives = false, explain = false } = options;
   const child = start(argv, options, stdio);
   const failed = new Promise<never>((_, reject) => {
     child.once('error', (error) => reject(cannotStart(argv, error)));
@@ -200,6 +219,7 @@ export async function launchService(argv: Argv, options: ServiceOptions = {}): P
   // Node has not reaped it before this turn of the event loop ends, so the entry is there, if as a zombie.
   const identity = identify(pid) ?? { pid, startTime: '0' };
   if (outlives) child.unref();
+  const tail = explain ? keepTail(child.stderr) : undefined;
   const service: Service = {
     argv,
     identity,
@@ -217,10 +237,11 @@ export async function launchService(argv: Argv, options: ServiceOptions = {}): P
   };
   if (!ready) return service;
   try {
-    const early = exited.then(({ status, signal }) => {
+    const early = exited.then(async ({ status, signal }) => {
+      const said = await tail?.();
       throw new CarrelError(
         'helper_failed',
-        `${basename(argv[0])} ended (${signal ?? `status ${status}`}) before it was ready`,
+        `${basename(argv[0])} ended (${signal ?? `status ${status}`}) before it was ready${said ? `: ${said}` : ''}`,
         { details: { argv: [...argv], status, signal } },
       );
     });
