@@ -12,6 +12,13 @@ export const systemRoutes = {
     access: 'public',
     reply: health,
   },
+  getOpenApi: {
+    method: 'GET',
+    path: '/openapi.json',
+    doc: 'This API as an OpenAPI 3.1 document',
+    access: 'public',
+    reply: z.looseObject({ openapi: z.string() }),
+  },
   listJobs: {
     method: 'GET',
     path: '/v1/jobs',

@@ -158,7 +158,13 @@ async function machine(db: Db, actor: Actor, params: Params): Promise<Relation> 
     .leftJoin('members', (join) =>
       join.onRef('members.course_id', '=', 'machines.course_id').on('members.user_id', '=', actor.id),
     )
-    .select(['machines.id', 'machines.owner_id', 'machines.course_id', 'members.role'])
+    .select([
+      'machines.id',
+      'machines.owner_id',
+      'machines.submission_id',
+      'machines.course_id',
+      'members.role',
+    ])
     .where('machines.deleted_at', 'is', null);
   const row = await (
     isId('machine', key)
@@ -170,7 +176,8 @@ async function machine(db: Db, actor: Actor, params: Params): Promise<Relation> 
     params: { ...params, machine: row.id },
     courseId: row.course_id,
     role: row.role,
-    own: row.owner_id === actor.id,
+    // A machine that grades holds what its student must not see.
+    own: row.owner_id === actor.id && row.submission_id === null,
   };
 }
 

@@ -1,10 +1,7 @@
 /** Who asks. */
-export interface Actor {
-  /** User id. */
-  readonly id: string;
-  readonly name: string;
-  readonly admin: boolean;
-}
+import type { Actor } from '#machines/actor.ts';
+
+export type { Actor } from '#machines/actor.ts';
 
 /** Nobody: the actor of public routes when no token came along. */
 export const anonymous: Actor = Object.freeze({ id: '', name: '', admin: false });
