@@ -1,16 +1,5 @@
 /** What each step of a recipe does to the tree; the table of the vocabulary in recipe.ts. */
-import {
-  chmod,
-  chown,
-  lchown,
-  lstat,
-  mkdir,
-  readFile,
-  readdir,
-  rm,
-  symlink,
-  writeFile,
-} from 'node:fs/promises';
+import { chmod, chown, lchown, lstat, readFile, readdir, rm, symlink, writeFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { CarrelError, errnoOf } from '#base/errors.ts';
 import type { BuildContext } from './bases.ts';

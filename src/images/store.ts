@@ -10,7 +10,10 @@ import { mkdir, readFile, readdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { CarrelError, errnoOf } from '#base/errors.ts';
 import { writeFileAtomic } from '#host/files.ts';
+import type { Chunks } from './archive/bytes.ts';
 import { type BuildOptions, buildImage } from './build.ts';
+import { exportImage } from './export.ts';
+import { type ImageFormat, type ImportRequest, importImage } from './import.ts';
 import { type Image, type Layout, defaultCache, openLayout, readImage, readImages } from './layout.ts';
 import { type Recipe, readRecipes } from './recipe.ts';
 import { hashTree, sha256 } from './tree.ts';
@@ -81,6 +84,16 @@ export class Images {
         hint: `recipes are: ${[...(await this.recipes()).keys()].join(', ')}`,
       });
     return buildImage(this.layout, recipe, options);
+  }
+
+  /** A root file system from an archive with a stated format. */
+  async import(request: ImportRequest): Promise<Image> {
+    return importImage(this.layout, request);
+  }
+
+  /** An image's files as an archive. */
+  async export(reference: string, format: ImageFormat): Promise<Chunks> {
+    return exportImage(await this.require(reference), format);
   }
 
   /** An image as it is in the cache; if there is none, and a recipe, built. */

@@ -12,6 +12,11 @@ export const maxPathBytes = 4096;
  */
 const unprintable = /[\p{Cc}\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]/u;
 
+/** Would the text show as something else than it is? */
+export function isUnprintable(text: string): boolean {
+  return unprintable.test(text);
+}
+
 /** A name for error sentences: quoted, with control characters escaped, at most about 80 characters long. */
 export function quoteName(text: string): string {
   const shown = JSON.stringify(text.length > 80 ? `${text.slice(0, 77)}...` : text);
@@ -25,6 +30,8 @@ export interface PathOptions {
   /** The code of the error; `invalid_archive` unless the path came in another way. */
   readonly code?: ErrorCode;
   readonly maxBytes?: number;
+  /** Root file systems have such names (systemd's units); files from people need none. */
+  readonly allowBackslash?: boolean;
 }
 
 /**
@@ -36,7 +43,7 @@ export interface PathOptions {
  */
 export function safeRelativePath(
   text: string,
-  { code = 'invalid_archive', maxBytes = maxPathBytes }: PathOptions = {},
+  { code = 'invalid_archive', maxBytes = maxPathBytes, allowBackslash = false }: PathOptions = {},
 ): string {
   const refuse = (why: string): never => {
     throw new CarrelError(code, `${quoteName(text)} cannot be a file name here: ${why}`);
@@ -46,7 +53,7 @@ export function safeRelativePath(
   if (text.length > maxBytes) refuse(`it is longer than ${maxBytes} bytes`);
   if (!text.isWellFormed()) refuse('it is not valid Unicode');
   if (text.startsWith('/')) refuse('it is an absolute path');
-  if (text.includes('\\')) refuse('it contains a backslash');
+  if (!allowBackslash && text.includes('\\')) refuse('it contains a backslash');
   if (unprintable.test(text)) refuse('it contains a control character');
   const parts: string[] = [];
   for (const part of text.split('/')) {
