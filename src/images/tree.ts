@@ -2,7 +2,7 @@
  * The hash of a tree of files: one sha256 over a sorted list of paths, modes and contents. Times and the
  * order in the directory do not count, so the same files have the same hash on every host.
  *
- * Each entry is a line `kind mode [uid:gid] content path NUL`; content is the sha256 of a file, the target
+ * Each entry is `kind mode[ uid:gid] NUL path NUL content NUL`; content is the sha256 of a file, the target
  * of a link, or a dash. Paths are sorted by their bytes, so the hash does not depend on a locale.
  */
 import { createHash } from 'node:crypto';
@@ -43,7 +43,7 @@ export function hashEntries(entries: Iterable<TreeEntry>): string {
     if (path === last) throw new CarrelError('invalid_request', `${path} occurs twice`);
     last = path;
     const owned = owner === undefined ? '' : ` ${owner.uid}:${owner.gid}`;
-    hash.update(`${kind} ${(mode & 0o7777).toString(8)}${owned} ${content} ${path}\0`);
+    hash.update(`${kind} ${(mode & 0o7777).toString(8)}${owned}\0${path}\0${content}\0`);
   }
   return hash.digest('hex');
 }

@@ -61,7 +61,8 @@ test('what is written is read again, in chunks of any size', async () => {
           assert.ok(entry);
           assert.equal(entry.path, kind === 'directory' ? `${wanted.path}/` : wanted.path);
           assert.deepEqual([entry.kind, entry.link, entry.uid, entry.gid], [kind, link, uid, gid]);
-          const data = await Array.fromAsync(wanted.data ?? []);
+          const data: Uint8Array[] = [];
+          for await (const chunk of wanted.data ?? []) data.push(chunk);
           assert.deepEqual(entry.body, Buffer.concat(data));
         }
       },

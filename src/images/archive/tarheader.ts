@@ -98,7 +98,8 @@ export function isZero(bytes: Uint8Array): boolean {
 
 /** The header in a block that is not all zero; `invalid_archive` if it is none, or of an unknown type. */
 export function parseHeader(block: Uint8Array): TarHeader {
-  if (numberField(block, 148, 8, 'checksum') !== checksum(block))
+  const written = /^ *([0-7]+)[\0 ]*$/.exec(Buffer.from(block.subarray(148, 156)).toString('latin1'))?.[1];
+  if (written === undefined || Number.parseInt(written, 8) !== checksum(block))
     throw bad('The archive is not a tar file, or is damaged: the checksum of a header is wrong');
   const isUstar = Buffer.from(block.subarray(257, 262)).toString('latin1') === 'ustar';
   // In GNU's variant (version field ` \0`) the place of the prefix holds times and a map of holes.
