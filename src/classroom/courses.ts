@@ -6,6 +6,7 @@
  */
 import type { Actor } from '#base/actor.ts';
 import { CarrelError } from '#base/errors.ts';
+import { decodeCursor, pageOf, type Listed, type Page } from '#contract/page.ts';
 import type { Course, Member, Role } from '#contract/schemas/people.ts';
 import { insertCourse } from '#store/courses.ts';
 import { insertEvent } from '#store/events.ts';
@@ -13,28 +14,6 @@ import { deleteMember, selectOptionalMember, upsertMember } from '#store/members
 import type { Db } from '#store/schema.ts';
 import { selectOptionalUserByName } from '#store/users.ts';
 import { sql } from 'kysely';
-
-export interface Page {
-  readonly cursor?: string | undefined;
-  readonly limit: number;
-}
-
-export interface Listed<T> {
-  readonly items: T[];
-  readonly next: string | null;
-}
-
-/** Cuts a list that was read with one item too many into a page; `cursorOf` gives the key to go on from. */
-export function pageOf<Row, Item>(
-  rows: readonly Row[],
-  limit: number,
-  cursorOf: (row: Row) => string,
-  show: (row: Row) => Item,
-): Listed<Item> {
-  const shown = rows.slice(0, limit);
-  const last = shown.at(-1);
-  return { items: shown.map(show), next: rows.length > limit && last ? cursorOf(last) : null };
-}
 
 function coursesSeenBy(db: Db, actor: Actor) {
   return db
@@ -80,12 +59,12 @@ function show(row: Seen): Course {
 export async function listCourses(db: Db, actor: Actor, { cursor, limit }: Page): Promise<Listed<Course>> {
   let query = coursesSeenBy(db, actor);
   if (!actor.admin) query = query.where('members.user_id', 'is not', null);
-  if (cursor !== undefined) query = query.where('courses.name', '>', cursor);
+  if (cursor !== undefined) query = query.where('courses.name', '>', decodeCursor(cursor, 1)[0] ?? '');
   const rows = await query
     .orderBy('courses.name')
     .limit(limit + 1)
     .execute();
-  return pageOf(rows, limit, (row) => row.name, show);
+  return pageOf(rows, limit, show, (row) => [row.name]);
 }
 
 /** One course and its ETag. */
@@ -119,31 +98,31 @@ export async function createCourse(
   return (await getCourse(db, actor, id)).course;
 }
 
-/** Changes the title; `etag` is what the caller last saw, if he said so. */
+/** Changes the title; `allow` throws if the version of the locked row is not the one that the caller saw. */
 export async function changeCourse(
   db: Db,
   actor: Actor,
   courseId: string,
   { title }: { readonly title: string },
-  etag?: number,
+  allow: (etag: number) => void = () => undefined,
 ): Promise<{ readonly course: Course; readonly etag: number }> {
   await db.transaction().execute(async (tx) => {
-    let query = tx
+    const row = await tx
+      .selectFrom('courses')
+      .select('etag')
+      .where('id', '=', courseId)
+      .forUpdate()
+      .executeTakeFirst();
+    if (!row) throw new CarrelError('not_found', `course ${courseId} does not exist`);
+    allow(row.etag);
+    await tx
       .updateTable('courses')
-      .set({ title, etag: sql<number>`etag + 1` })
-      .where('id', '=', courseId);
-    if (etag !== undefined) query = query.where('etag', '=', etag);
-    if (!(await query.returning('id').executeTakeFirst())) throw staleEtag('course', courseId);
+      .set({ title, etag: row.etag + 1 })
+      .where('id', '=', courseId)
+      .execute();
     await insertEvent(tx, { kind: 'course.changed', subject: courseId, courseId, actor: actor.id });
   });
   return getCourse(db, actor, courseId);
-}
-
-/** The error for a write that someone else's write came before. */
-export function staleEtag(what: string, id: string): CarrelError {
-  return new CarrelError('etag_mismatch', `${what} ${id} has changed since you read it`, {
-    hint: 'read it again and repeat your change',
-  });
 }
 
 const rank = sql<number>`case members.role when 'instructor' then 0 when 'ta' then 1 else 2 end`;
@@ -166,8 +145,10 @@ export async function listMembers(
       rank.as('rank'),
     ])
     .where('members.course_id', '=', courseId);
-  const from = /^([012]):(.+)$/.exec(cursor ?? '');
-  if (from) query = query.where(sql<boolean>`(${rank}, users.name) > (${Number(from[1])}, ${from[2]})`);
+  if (cursor !== undefined) {
+    const [after, name] = decodeCursor(cursor, 2);
+    query = query.where(sql<boolean>`(${rank}, users.name) > (${Number(after)}, ${name})`);
+  }
   const rows = await query
     .orderBy('rank')
     .orderBy('users.name')
@@ -176,14 +157,14 @@ export async function listMembers(
   return pageOf(
     rows,
     limit,
-    (row) => `${row.rank}:${row.name}`,
-    (row) => ({
+    (row): Member => ({
       userId: row.id,
       name: row.name,
       role: row.role,
       section: row.section,
       joinedAt: row.created_at.toISOString(),
     }),
+    (row) => [row.rank, row.name],
   );
 }
 
