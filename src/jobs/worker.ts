@@ -193,6 +193,8 @@ export function createWorker({
 
   const alarm = createBell();
   const subscriptions = Promise.all([listen(queuedChannel, bell.ring), listen(cancelChannel, alarm.ring)]);
+  // Jobs enqueued before we listened were not announced to us.
+  void subscriptions.then(bell.ring);
   const loops = Promise.all([main(), heartbeat()]);
 
   return {

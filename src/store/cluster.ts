@@ -34,6 +34,7 @@ const settings: Readonly<Record<string, string>> = {
   jit: 'off',
   wal_level: 'minimal',
   max_wal_senders: '0',
+  max_logical_replication_workers: '0',
   min_wal_size: '16MB',
   max_wal_size: '256MB',
   max_worker_processes: '2',
