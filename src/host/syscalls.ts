@@ -43,6 +43,7 @@ export const syscallNumbers = {
   socketpair: 53,
   setsockopt: 54,
   getsockopt: 55,
+  uname: 63,
   fcntl: 72,
   flock: 73,
   fchmod: 91,
