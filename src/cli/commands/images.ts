@@ -1,0 +1,103 @@
+/** Images and networks. */
+import { open, stat } from 'node:fs/promises';
+import { Readable } from 'node:stream';
+import { CarrelError } from '#base/errors.ts';
+import { formatSize } from '#base/units.ts';
+import { importedImage } from '#contract/schemas/machines.ts';
+import type { Action } from '../spec.ts';
+import { all, waitForJob } from '../waiting.ts';
+
+export const imageBuild: Action = async ({ args, out, connect }) => {
+  const { client } = await connect();
+  const jobs = [];
+  for (const recipe of args.words('recipes')) {
+    const { job } = await client.buildImage({ params: {}, body: { recipe } });
+    jobs.push(args.unless('wait') ? await waitForJob(client, out, job.id) : job);
+  }
+  out.result(jobs, () => jobs.map((job) => `${job.id}  ${job.kind}: ${job.state}`).join('\n'));
+  return undefined;
+};
+
+export const imageList: Action = async ({ out, connect }) => {
+  const { client } = await connect();
+  const images = await all((page) => client.listImages({ params: {}, query: page }));
+  out.table(
+    images,
+    [
+      { head: 'NAME', cell: (image) => image.name },
+      { head: 'STATE', cell: (image) => image.state, paint: out.state },
+      { head: 'SIZE', cell: (image) => formatSize(image.bytes), align: 'right' },
+      { head: 'FILES', cell: (image) => image.files, align: 'right' },
+      { head: 'HASH', cell: (image) => image.hash?.slice(0, 12) },
+      { head: 'WHAT', cell: (image) => image.description },
+    ],
+    'no images; build one with: carrel image build busybox',
+  );
+  return undefined;
+};
+
+export const imageShow: Action = async ({ args, out, connect }) => {
+  const { client } = await connect();
+  const image = await client.getImage({ params: { image: args.word('image') } });
+  out.result(image, () =>
+    [
+      `${out.paint('bold', image.name)}  ${image.description}`,
+      `${image.id}, ${image.kind}, ${out.state(image.state)}`,
+      `${formatSize(image.bytes)} in ${image.files} files`,
+      `sha256 ${image.hash ?? '-'}`,
+    ].join('\n'),
+  );
+  return undefined;
+};
+
+function formatOf(file: string, stated: string | undefined): 'tar' | 'tar.gz' | 'tar.zst' {
+  const ending = /\.tgz$/.test(file) ? 'tar.gz' : /\.(tar(?:\.gz|\.zst)?)$/.exec(file)?.[1];
+  const parsed = importedImage.shape.format.safeParse(stated ?? ending);
+  if (!parsed.success)
+    throw new CarrelError('invalid_request', `what format is ${file}?`, {
+      hint: 'say it with --format tar, tar.gz or tar.zst',
+    });
+  return parsed.data;
+}
+
+export const imageImport: Action = async ({ args, out, connect }) => {
+  const file = args.word('file');
+  const format = formatOf(file, args.option('format'));
+  if (file !== '-' && !(await stat(file)).isFile())
+    throw new CarrelError('invalid_request', `${file} is not a file`);
+  const { client } = await connect();
+  await using handle = file === '-' ? undefined : await open(file);
+  using progress = out.progress();
+  progress.update(`importing ${file}`);
+  const bytes = handle ? handle.readableWebStream() : Readable.toWeb(process.stdin);
+  const image = await client.importImage({ params: {}, query: { name: args.word('name'), format }, bytes });
+  progress.clear();
+  out.result(image, () => `${image.name} (${image.id}): ${formatSize(image.bytes)} in ${image.files} files`);
+  return undefined;
+};
+
+export const imageRemove: Action = async ({ args, out, connect }) => {
+  const { client } = await connect();
+  const image = args.word('image');
+  await client.removeImage({ params: { image } });
+  out.result({ image, removed: true }, () => `${image} is removed.`);
+  return undefined;
+};
+
+export const networkList: Action = async ({ out, connect }) => {
+  const { client } = await connect();
+  const networks = await all((page) => client.listNetworks({ params: {}, query: page }));
+  out.table(
+    networks,
+    [
+      { head: 'NAME', cell: (network) => network.name },
+      { head: 'RANGE', cell: (network) => network.cidr },
+      { head: 'GATEWAY', cell: (network) => network.gateway },
+      { head: 'BRIDGE', cell: (network) => network.bridge },
+      { head: 'NAT', cell: (network) => (network.nat ? 'yes' : 'no') },
+      { head: 'ADDRESSES', cell: (network) => network.addresses, align: 'right' },
+    ],
+    'no networks',
+  );
+  return undefined;
+};

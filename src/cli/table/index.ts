@@ -1,0 +1,30 @@
+/** Every command there is, in the order of the help. */
+import type { CommandSpec, GroupSpec } from '../spec.ts';
+import { cloudCommands } from './cloud.ts';
+import { courseCommands } from './courses.ts';
+import { labCommands } from './labs.ts';
+import { machineCommands } from './machines.ts';
+import { systemCommands } from './system.ts';
+
+export const groups: readonly GroupSpec[] = [
+  { name: 'user', doc: 'accounts' },
+  { name: 'token', doc: 'tokens: what programs and people sign in with' },
+  { name: 'course', doc: 'courses' },
+  { name: 'member', doc: 'who is in a course' },
+  { name: 'lab', doc: 'labs: prove, import, release' },
+  { name: 'submission', doc: 'what was handed in' },
+  { name: 'grade', doc: 'marks with their reasons' },
+  { name: 'regrade', doc: 'grade again, see the difference, undo' },
+  { name: 'machine', alias: 'm', doc: 'machines with root' },
+  { name: 'image', doc: 'what machines and sandboxes start from' },
+  { name: 'network', doc: 'networks' },
+  { name: 'job', doc: 'what is being done, and what was' },
+];
+
+export const commands: readonly CommandSpec[] = [
+  ...cloudCommands,
+  ...courseCommands,
+  ...labCommands,
+  ...machineCommands,
+  ...systemCommands,
+];
