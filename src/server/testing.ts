@@ -1,6 +1,6 @@
 /** For tests: a real HTTP server on 127.0.0.1 over a real database, with people in it. */
 import { createClient, type Client } from '#contract/client.ts';
-import { api } from '#contract/api.ts';
+import { api, operations } from '#contract/api.ts';
 import type { Store } from '#store/database.ts';
 import { startTestCluster, type TestCluster } from '#store/testing.ts';
 import { insertToken } from '#store/tokens.ts';
@@ -12,6 +12,7 @@ import { pendingHandlers } from './handlers/pending.ts';
 import { peopleHandlers } from './handlers/people.ts';
 import { systemHandlers } from './handlers/system.ts';
 import { createHealth } from './health.ts';
+import { jsonAnswer } from './http/answer.ts';
 import { assembleApp, type AssembleOptions } from './http/assemble.ts';
 import { listenHttp, type HttpLimits } from './http/listen.ts';
 
@@ -121,6 +122,19 @@ export async function startTestServer(
       await store.close();
     },
   };
+}
+
+/** Handlers that only say that they were reached. */
+export function stubHandlers(): Handlers {
+  const stubs = operations.map(([operation, route]) => {
+    const reply = async (): Promise<unknown> => {
+      if (route.websocket) return (socket: { close(): void }) => socket.close();
+      return route.replyBytes === undefined ? jsonAnswer('{}') : new Uint8Array();
+    };
+    return [operation, reply] as const;
+  });
+  // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- replies are not looked at in such tests
+  return Object.fromEntries(stubs) as unknown as Handlers;
 }
 
 export { startTestCluster };

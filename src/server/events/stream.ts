@@ -3,6 +3,8 @@ import type { Event } from '#contract/schemas/jobs.ts';
 import type { EventFeed } from './feed.ts';
 import type { EventFilter } from './visible.ts';
 
+const nobody = (): void => undefined;
+
 export interface EventStreamOptions {
   readonly feed: EventFeed;
   readonly filter: EventFilter;
@@ -30,7 +32,7 @@ export function eventStream({
   const encoder = new TextEncoder();
   let position = after;
   let first = true;
-  let wake = (): void => undefined;
+  let wake = nobody;
   let news = true;
   let impatient: NodeJS.Timeout | undefined;
   const unwatch = feed.watch(() => {

@@ -3,12 +3,13 @@ import { CarrelError } from '#base/errors.ts';
 import type { Route } from '#contract/route.ts';
 import type { HandlersFor } from '../handlers.ts';
 
+const refuse = async (): Promise<never> => {
+  throw new CarrelError('host_unsupported', 'this operation is not served yet');
+};
+
 export function pendingHandlers<Routes extends Readonly<Record<string, Route>>>(
   routes: Routes,
 ): HandlersFor<Routes> {
-  const refuse = async (): Promise<never> => {
-    throw new CarrelError('host_unsupported', 'this operation is not served yet');
-  };
   // Functions that only throw fit every handler's type; the compiler cannot see that through the mapped type.
   // oxlint-disable-next-line typescript/no-unsafe-type-assertion
   return Object.fromEntries(

@@ -39,6 +39,13 @@ const DAY_MS = 86_400_000;
 /** Against a script that makes a token per run. */
 const MAX_TOKENS = 100;
 
+/** By id or name. */
+async function findUser(db: Db, key: string): Promise<UserRow> {
+  const user = isId('user', key) ? await selectUser(db, key) : await selectOptionalUserByName(db, key);
+  if (!user) throw new CarrelError('not_found', `user "${key.slice(0, 80)}" does not exist`);
+  return user;
+}
+
 export function peopleHandlers({
   db,
   authenticator,
@@ -46,13 +53,6 @@ export function peopleHandlers({
   readonly db: Db;
   readonly authenticator: Authenticator;
 }): HandlersFor<typeof peopleRoutes> {
-  /** By id or name. */
-  const findUser = async (db: Db, key: string): Promise<UserRow> => {
-    const user = isId('user', key) ? await selectUser(db, key) : await selectOptionalUserByName(db, key);
-    if (!user) throw new CarrelError('not_found', `user "${key.slice(0, 80)}" does not exist`);
-    return user;
-  };
-
   /** Tells every process that answers requests, this one at once. */
   const announce = async (userId: string): Promise<void> => {
     authenticator.forget(userId);

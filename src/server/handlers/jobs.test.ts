@@ -1,0 +1,79 @@
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+import { z } from 'zod';
+import { sleep } from '#base/deadline.ts';
+import { enqueue } from '#jobs/queue.ts';
+import { defineJob } from '#jobs/types.ts';
+import { createWorker, type Worker } from '#jobs/worker.ts';
+import type { TestCluster } from '#store/testing.ts';
+import { startTestCluster, startTestServer, type Person, type TestServer } from '../testing.ts';
+
+const work = defineJob({
+  kind: 'test.work',
+  args: z.strictObject({ ms: z.int() }),
+  result: z.strictObject({ ok: z.boolean() }),
+  async run({ signal, log, progress }, { ms }) {
+    log('begun');
+    progress(1, 2, 'halves');
+    await sleep(ms, signal);
+    return { ok: true };
+  },
+});
+
+let cluster: TestCluster;
+let server: TestServer;
+let worker: Worker;
+let ada: Person;
+
+before(async () => {
+  cluster = await startTestCluster();
+  server = await startTestServer(cluster);
+  worker = createWorker({ store: server.store, jobs: [work] });
+  ada = await server.person('ada');
+});
+after(async () => {
+  await worker.stop();
+  await server.close();
+  await cluster.close();
+});
+
+const start = (ms: number) => enqueue(server.store.db, work, { ms }, { requester: ada.id });
+
+test('?wait= answers when the job has ended', async () => {
+  const { id } = await start(150);
+  const job = await ada.client.getJob({ params: { job: id }, query: { wait: 30 } });
+  assert.equal(job.state, 'done');
+  assert.deepEqual(job.result, { ok: true });
+  assert.equal(job.requester, 'ada');
+});
+
+test('?wait= gives up in time, and the job goes on', async () => {
+  const { id } = await start(3000);
+  const job = await ada.client.getJob({ params: { job: id }, query: { wait: 0.2 } });
+  assert.ok(['queued', 'running'].includes(job.state));
+  const cancelled = await ada.client.cancelJob({ params: { job: id } });
+  assert.ok(['running', 'cancelled'].includes(cancelled.state));
+  const end = await ada.client.getJob({ params: { job: id }, query: { wait: 10 } });
+  assert.equal(end.state, 'cancelled');
+});
+
+test('a job says what it did', async () => {
+  const { id } = await start(10);
+  await ada.client.getJob({ params: { job: id }, query: { wait: 10 } });
+  const { lines } = await ada.client.getJobLog({ params: { job: id } });
+  assert.deepEqual(
+    lines.map(({ line }) => line),
+    ['begun'],
+  );
+});
+
+test('jobs are listed newest first, one’s own only', async () => {
+  const { id } = await start(1);
+  const { items, next } = await ada.client.listJobs({ params: {}, query: { limit: 1 } });
+  assert.equal(items[0]?.id, id);
+  assert.ok(next !== null);
+  const older = await ada.client.listJobs({ params: {}, query: { cursor: next, limit: 1 } });
+  assert.ok(older.items[0] && older.items[0].id !== id);
+  const eve = await server.person('eve');
+  assert.deepEqual((await eve.client.listJobs({ params: {} })).items, []);
+});
