@@ -1,0 +1,62 @@
+import assert from 'node:assert/strict';
+import { appendFile, mkdir, readdir, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { isCarrelError } from '#base/errors.ts';
+import { openImages } from './store.ts';
+import { inPieces, scratch, tarOf } from './testing.ts';
+
+test('an image is found by name, alias and hash; what is not there is named with a hint', async () => {
+  await using temporary = await scratch();
+  const images = await openImages({ cache: temporary.directory });
+  await assert.rejects(
+    images.require('busybox'),
+    (error) =>
+      isCarrelError(error, 'not_found') && error.hint === 'build it with: carrel image build busybox',
+  );
+  const { hash } = await images.ensure('busybox');
+  for (const reference of ['busybox', 'tiny-rootfs', hash, hash.slice(0, 12)])
+    assert.equal((await images.require(reference)).hash, hash);
+  for (const reference of [hash.slice(0, 4), '../busybox', '', 'x'.repeat(300)])
+    assert.equal(await images.find(reference), undefined);
+  await assert.rejects(images.build('no such'), (error) => isCarrelError(error, 'not_found'));
+});
+
+test('an image in use cannot be removed; one whose user is gone can', async () => {
+  await using temporary = await scratch();
+  const images = await openImages({ cache: join(temporary.directory, 'cache') });
+  const { hash } = await images.ensure('busybox');
+  const machine = join(temporary.directory, 'machine');
+  await mkdir(machine);
+  await images.hold(hash, machine);
+  await assert.rejects(images.remove('busybox'), (error) => isCarrelError(error, 'wrong_state'));
+  assert.equal((await images.require(hash)).hash, hash);
+  await rm(machine, { recursive: true });
+  await images.remove('busybox');
+  assert.deepEqual(await images.list(), []);
+  assert.deepEqual(await readdir(images.layout.tmp), []);
+  await assert.rejects(images.hold(hash, temporary.directory), (error) => isCarrelError(error, 'not_found'));
+});
+
+test('a file changed behind our back is noticed', async () => {
+  await using temporary = await scratch();
+  const images = await openImages({ cache: temporary.directory });
+  const image = await images.ensure('busybox');
+  await images.verify('busybox');
+  await appendFile(join(image.path, 'etc/passwd'), 'evil::0:0::/:/bin/sh\n');
+  await assert.rejects(images.verify('busybox'), (error) => isCarrelError(error, 'internal'));
+});
+
+test('equal images under two names are one image with both names', async () => {
+  await using temporary = await scratch();
+  const images = await openImages({ cache: temporary.directory });
+  const bytes = tarOf({ path: 'a', body: 'x' });
+  const one = await images.import({ name: 'one', format: 'tar', source: inPieces(bytes, 512) });
+  const two = await images.import({ name: 'two', format: 'tar', source: inPieces(bytes, 512) });
+  assert.equal(one.hash, two.hash);
+  assert.equal((await images.require('one')).hash, one.hash);
+  assert.deepEqual(
+    (await images.list()).map(({ name, aliases }) => [name, aliases]),
+    [['two', ['one']]],
+  );
+});
