@@ -5,7 +5,7 @@
  * process that does nothing and outlives the doorman; DIR/run/fabric.json says who it is. Who reads the file
  * trusts it only if that very process (pid and start time) is alive and still in the namespace recorded.
  */
-import { readFileSync, readdirSync, rmSync } from 'node:fs';
+import { existsSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import * as z from 'zod';
 import { CarrelError, errnoOf } from '#base/errors.ts';
@@ -13,13 +13,15 @@ import { until } from '#base/deadline.ts';
 import { writeFileAtomicSync } from '#host/files.ts';
 import { type Argv, launchService } from '#host/launch.ts';
 import { type ProcessIdentity, endProcess, isAlive } from '#host/processes.ts';
-import { netnsOf } from './netns.ts';
+import { netnsCookie, netnsOf } from './netns.ts';
 
 const recordSchema = z.strictObject({
   pid: z.int().positive(),
   startTime: z.string().regex(/^\d+$/),
   /** The namespace's name, once the holder is in it. */
   netns: z.string().optional(),
+  /** A name is used again after its namespace's end; this is not. */
+  cookie: z.string().optional(),
   /** Made without root: the network namespace belongs to a user namespace. */
   rootless: z.boolean(),
 });
@@ -44,13 +46,16 @@ export interface FabricNamespace {
   end(): Promise<void>;
 }
 
-/**
- * `--user --net` without root. The id map is made by `unshare` itself: one id, ours, as root. A holder of
- * our own (`build/isolate --hold`) can map a whole range.
- */
+/** A program that does nothing: ours if it is built (`ps` then tells what it is for). */
+function idle(): Argv {
+  const isolate = join(import.meta.dirname, '../../build/isolate');
+  return existsSync(isolate) ? [isolate, '--hold'] : ['sleep', 'infinity'];
+}
+
+/** Without root a user namespace comes first, with one id in it: ours, as root. */
 function defaultHolder(rootless: boolean): Argv {
   const userNamespace = rootless ? ['--user', '--map-root-user'] : [];
-  return ['unshare', ...userNamespace, '--net', '--', 'sleep', 'infinity'];
+  return ['unshare', ...userNamespace, '--net', '--', ...idle()];
 }
 
 function read(path: string): Record | undefined {
@@ -83,7 +88,10 @@ export function processesIn(netns: string): number[] {
     });
 }
 
-/** Enters the fabric that DIR/run/fabric.json names if it still is that one, else makes a new one. */
+/**
+ * Enters the fabric that DIR/run/fabric.json names if it still is that one, else makes a new one. A fabric whose
+ * holder is dead but in which machines live gets a new holder.
+ */
 export async function openNamespace({
   runDirectory,
   rootless = process.getuid?.() !== 0,
@@ -96,31 +104,48 @@ export async function openNamespace({
 }): Promise<FabricNamespace> {
   const path = join(runDirectory, 'fabric.json');
   const record = read(path);
-  if (record?.netns !== undefined && isAlive(record) && netnsOf(record.pid) === record.netns)
-    return describe({ ...record, netns: record.netns }, true, path);
-  // half made: the one who made it died between the holder's start and its second record
-  if (record && record.netns === undefined && isAlive(record)) await endProcess(record);
+  if (record && isAlive(record)) {
+    if (record.netns !== undefined && netnsOf(record.pid) === record.netns)
+      return describe({ ...record, netns: record.netns }, true, path);
+    // half made: the one who made it died between the holder's start and its second record
+    if (record.netns === undefined) await endProcess(record);
+  }
+  const survivor = record && findSurvivor(record);
+  if (survivor !== undefined) {
+    const argv: Argv = ['nsenter', `--net=/proc/${survivor}/ns/net`, '--', ...idle()];
+    return describe(await startHolder(argv, { path, rootless }), true, path);
+  }
+  return describe(await startHolder(holderArgv, { path, rootless }), false, path);
+}
 
-  const service = await launchService(holderArgv, { outlives: true });
-  const { identity } = service;
+/** A process in the recorded namespace: told by the cookie, because another namespace may have its name by now. */
+function findSurvivor({ netns, cookie }: Record): number | undefined {
+  if (netns === undefined || cookie === undefined || netns === netnsOf('self')) return undefined;
+  return processesIn(netns).find((pid) => netnsCookie(pid) === cookie);
+}
+
+async function startHolder(
+  argv: Argv,
+  { path, rootless }: { path: string; rootless: boolean },
+): Promise<Record & { netns: string }> {
+  const { identity } = await launchService(argv, { outlives: true });
   const half: Record = { ...identity, rootless };
+  // written in the same turn of the event loop as the start: a holder nobody knows of would stay for ever
   writeFileAtomicSync(path, JSON.stringify(half));
   try {
     const ours = netnsOf('self');
     const netns = await until(5000, 'the fabric to be made', () => {
       if (!isAlive(identity))
-        throw new CarrelError(
-          'host_unsupported',
-          `The fabric cannot be made: ${holderArgv.join(' ')} ended`,
-          {
-            hint: 'see: carrel doctor',
-          },
-        );
+        throw new CarrelError('host_unsupported', `The fabric cannot be made: ${argv.join(' ')} ended`, {
+          hint: 'see: carrel doctor',
+        });
       const theirs = netnsOf(identity.pid);
       return theirs === ours ? undefined : theirs;
     });
-    writeFileAtomicSync(path, JSON.stringify({ ...half, netns }));
-    return describe({ ...half, netns }, false, path);
+    const cookie = netnsCookie(identity.pid);
+    const whole = { ...half, netns, ...(cookie === undefined ? {} : { cookie }) };
+    writeFileAtomicSync(path, JSON.stringify(whole));
+    return whole;
   } catch (error) {
     await endProcess(identity, { graceMs: 0 });
     rmSync(path, { force: true });

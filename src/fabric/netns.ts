@@ -16,6 +16,26 @@ export function netnsOf(pid: number | 'self'): string | undefined {
   }
 }
 
+const SOL_SOCKET = 1;
+const SO_NETNS_COOKIE = 71;
+
+/**
+ * A number of the namespace that is never used again while the host runs (its name is): SO_NETNS_COOKIE, since
+ * Linux 5.14. undefined where it cannot be known: older kernels, and namespaces that are not ours to enter.
+ */
+export function netnsCookie(pid: number): string | undefined {
+  try {
+    return inNetns(pid, () => {
+      using socket = ownFd(syscall('socket', 1, 1 | 0o2000000, 0));
+      const cookie = new BigUint64Array(1);
+      syscall('getsockopt', socket.fd, SOL_SOCKET, SO_NETNS_COOKIE, cookie, Int32Array.of(8));
+      return String(cookie[0]);
+    });
+  } catch {
+    return undefined;
+  }
+}
+
 /**
  * Runs `work` with the calling thread inside the network namespace of process `pid`. `work` must not be
  * asynchronous: only what it does before returning happens there. Sockets it opens stay there.
