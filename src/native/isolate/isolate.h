@@ -100,7 +100,6 @@ struct run {
   bool tty; int rows, columns;
   double wall_ms, cpu_ms, output_bytes; /* 0: no limit */
   struct counter counter[MAX_COUNTERS]; int ncounters;
-  int oom_score; bool has_oom_score;
   struct keep keep;
   int held_net; /* a network namespace kept alive for the length of the run, or -1 */
 

@@ -227,9 +227,25 @@ static void abandon(struct run *run) {
   while (waitpid(run->pid, NULL, 0) < 0 && errno == EINTR) { }
 }
 
+/* A plan without a program only configures the session: a warm slot takes its place in the control groups. */
+static bool has_program(struct run *run) {
+  for (int i = 0; i < run->plan.n; i++)
+    if (!strcmp(run->plan.op[i].def->name, "arg")) return true;
+  return false;
+}
+
+static int configured(struct run *run) {
+  struct json j;
+  json_open(&j, "configured");
+  json_close(&j);
+  if (run->client) peer_send(run->client, 'J', j.text, j.n);
+  return 0;
+}
+
 int run_execute(struct run *run) {
   run->began = now_ms();
   if (stage(run, false)) return -1;
+  if (!has_program(run)) return configured(run);
   int ends[2];
   if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends)) return run_error(run, "clone", -1, errno), -1;
   struct clone_args a = {

@@ -145,11 +145,11 @@ static void command(struct run *run, char kind, const char *payload, uint32_t le
   }
 }
 
-static void hear(struct run *run, struct peer *peer) {
+/* Frames that have arrived; input waits in the peer's buffer while the program does not read. */
+static void obey(struct run *run, struct peer *peer) {
   char kind, *payload;
   uint32_t length;
   enum frame_result r = FRAME_NONE;
-  peer_fill(peer);
   while (buf_size(&run->input) < MAX_INPUT && (r = peer_frame(peer, &kind, &payload, &length)) == FRAME_READY) {
     if (kind == 'P') break; /* the next plan waits for its turn; a kept run never gets to it */
     command(run, kind, payload, length);
@@ -301,6 +301,8 @@ void run_watch(struct run *run) {
   int source = run->client ? -1 : shell_signals();
   bool dead = false;
   read_counters(run, true);
+  for (int i = 0; i < run->npeers; i++) obey(run, run->peers[i]); /* what came with the plan */
+  if (run->input_ended || buf_size(&run->input)) give_input(run);
   for (;;) {
     bool room = run->keep.on || !run->client || run->client->ended || buf_size(&run->client->out) < MAX_BACKLOG;
     p[AT_PID] = (struct pollfd){ dead ? -1 : run->pidfd, POLLIN, 0 };
@@ -319,8 +321,10 @@ void run_watch(struct run *run) {
     if (poll(p, (nfds_t)(AT_PEER + n), wait) < 0 && errno != EINTR) break;
     if (p[AT_STATUS].revents) take_notes(run);
     for (int i = 0; i < n; i++) {
-      if (p[AT_PEER + i].revents & (POLLRDHUP | POLLHUP | POLLERR)) hear(run, run->peers[i]), run->peers[i]->ended = true;
-      else if (p[AT_PEER + i].revents & POLLIN) hear(run, run->peers[i]);
+      struct peer *peer = run->peers[i];
+      if (p[AT_PEER + i].revents & (POLLIN | POLLRDHUP | POLLHUP | POLLERR)) peer_fill(peer);
+      obey(run, peer);
+      if (p[AT_PEER + i].revents & (POLLRDHUP | POLLHUP | POLLERR)) peer->ended = true;
     }
     if (run->input_ended || buf_size(&run->input)) give_input(run);
     if (p[AT_LISTEN].revents) keep_accept(run);

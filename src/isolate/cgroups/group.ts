@@ -1,0 +1,224 @@
+/**
+ * Control groups of one Carrel: directories made and removed, limits written, usage read. In each hierarchy
+ * `carrel-<instance>/slots/<n>` and `carrel-<instance>/machines/<id>`.
+ */
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { CarrelError, errnoOf, messageOf } from '#base/errors.ts';
+import { until } from '#base/deadline.ts';
+import { controllers, type CgroupLayout, type Controller } from './layout.ts';
+import {
+  groupDirectories,
+  groupDirectory,
+  limitWrites,
+  usageCounters,
+  type FileWrite,
+  type GroupLimits,
+} from './limits.ts';
+import type { Counter } from '../plan.ts';
+
+/** A dying process leaves its group a moment after it has been waited for. */
+const removeMs = 5000;
+
+export interface GroupUsage {
+  readonly cpuMs: number | null;
+  readonly memoryBytes: number | null;
+  readonly peakMemoryBytes: number | null;
+  readonly processes: number | null;
+  readonly oomKills: number;
+}
+
+export interface Group {
+  readonly path: string;
+  /** The v1 files a process id is written to. */
+  readonly v1Procs: readonly string[];
+  /** The v2 directory, if a wanted controller lives there. */
+  readonly v2Directory: string | undefined;
+  readonly counters: readonly Counter[];
+  limit(limits: GroupLimits): void;
+  usage(): GroupUsage;
+  /** Stops every process of the group, or lets them go on. */
+  freeze(frozen: boolean): Promise<void>;
+  remove(): Promise<void>;
+}
+
+export const instanceGroup = (instance: string): string => `carrel-${instance}`;
+
+export function applyWrites(writes: readonly FileWrite[]): void {
+  for (const { path, text, optional } of writes) {
+    if (optional && !existsSync(path)) continue;
+    try {
+      writeFileSync(path, text);
+    } catch (error) {
+      throw new CarrelError('internal', `Cannot set ${path} to ${text}: ${messageOf(error)}`, {
+        cause: error,
+      });
+    }
+  }
+}
+
+/** v2 hands controllers down level by level. */
+function enableControllers(layout: CgroupLayout, path: string): void {
+  const { unified, where } = layout;
+  if (!unified) return;
+  const names = (['cpu', 'memory', 'pids'] as const).filter((name) => where[name] === unified);
+  if (!names.length) return;
+  const levels = [''];
+  for (let level = dirname(path); level !== '.'; level = dirname(level)) levels.splice(1, 0, level);
+  for (const level of levels)
+    writeFileSync(
+      join(unified.mount, level, 'cgroup.subtree_control'),
+      names.map((name) => `+${name}`).join(' '),
+    );
+}
+
+export function readValue(path: string, key?: string): number | null {
+  let content: string;
+  try {
+    content = readFileSync(path, 'utf8');
+  } catch {
+    return null;
+  }
+  const match = key ? new RegExp(`^${key} (\\d+)`, 'm').exec(content)?.[1] : content.trim();
+  const value = match === undefined || match === '' ? Number.NaN : Number(match);
+  return Number.isFinite(value) ? value : null;
+}
+
+export interface GroupOptions {
+  /** Which controllers it takes part in. */
+  readonly wanted?: readonly Controller[];
+}
+
+export function createGroup(
+  layout: CgroupLayout,
+  path: string,
+  { wanted = controllers }: GroupOptions = {},
+): Group {
+  const directories = groupDirectories(layout, path, wanted);
+  for (const directory of directories) mkdirSync(dirname(directory), { recursive: true });
+  enableControllers(layout, path);
+  for (const directory of directories) mkdirSync(directory, { recursive: true });
+  const v2Directory = wanted
+    .filter((controller) => layout.where[controller]?.version === 2)
+    .map((controller) => groupDirectory(layout, controller, path))[0];
+  const counters = usageCounters(layout, path).filter((counter) => existsSync(counter.path));
+  let current: GroupLimits = {};
+  return {
+    path,
+    v1Procs: directories.filter((directory) => directory !== v2Directory).map((d) => join(d, 'cgroup.procs')),
+    v2Directory,
+    counters,
+    limit: (limits) => {
+      applyWrites(limitWrites(layout, path, limits, current));
+      current = { ...current, ...limits };
+    },
+    usage: () => readUsage(layout, path, counters),
+    freeze: (frozen) => freeze(layout, path, frozen),
+    remove: () => removeGroups(directories),
+  };
+}
+
+function readUsage(layout: CgroupLayout, path: string, counters: readonly Counter[]): GroupUsage {
+  const value = (name: Counter['name']): number | null => {
+    const counter = counters.find((candidate) => candidate.name === name);
+    const read = counter && readValue(counter.path, counter.key);
+    return read === null || read === undefined ? null : read * (counter?.scale ?? 1);
+  };
+  const memory = groupDirectory(layout, 'memory', path);
+  const pids = groupDirectory(layout, 'pids', path);
+  const cpuNs = value('cpu');
+  return {
+    cpuMs: cpuNs === null ? null : cpuNs / 1e6,
+    memoryBytes:
+      memory === undefined
+        ? null
+        : readValue(
+            join(memory, layout.where.memory?.version === 2 ? 'memory.current' : 'memory.usage_in_bytes'),
+          ),
+    peakMemoryBytes: value('memory'),
+    processes: pids === undefined ? null : readValue(join(pids, 'pids.current')),
+    oomKills: value('oom') ?? 0,
+  };
+}
+
+async function freeze(layout: CgroupLayout, path: string, frozen: boolean): Promise<void> {
+  const directory = groupDirectory(layout, 'freezer', path);
+  if (!directory)
+    throw new CarrelError('host_unsupported', 'This host has no freezer: a machine cannot be paused', {
+      hint: 'mount the freezer controller, or cgroup v2',
+    });
+  if (layout.where.freezer?.version === 2) {
+    writeFileSync(join(directory, 'cgroup.freeze'), frozen ? '1' : '0');
+    const wanted = frozen ? 1 : 0;
+    await until(removeMs, `${path} to freeze`, () =>
+      readValue(join(directory, 'cgroup.events'), 'frozen') === wanted ? true : undefined,
+    );
+    return;
+  }
+  const state = join(directory, 'freezer.state');
+  const wanted = frozen ? 'FROZEN' : 'THAWED';
+  // v1 may stay FREEZING while a process sleeps in the kernel: written again until it holds
+  await until(removeMs, `${path} to be ${wanted}`, () => {
+    writeFileSync(state, wanted);
+    return readFileSync(state, 'utf8').trim() === wanted ? true : undefined;
+  });
+}
+
+function removeTree(directory: string): boolean {
+  if (!existsSync(directory)) return true;
+  for (const entry of readdirSync(directory, { withFileTypes: true }))
+    if (entry.isDirectory() && !removeTree(join(directory, entry.name))) return false;
+  try {
+    rmdirSync(directory);
+    return true;
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return true;
+    if (errnoOf(error) === 'EBUSY' || errnoOf(error) === 'ENOTEMPTY') return false;
+    throw error;
+  }
+}
+
+/** Removes groups with all they contain (guests make groups of their own); waits for processes that are dying. */
+export async function removeGroups(directories: readonly string[]): Promise<void> {
+  for (const directory of directories)
+    await until(
+      removeMs,
+      `the processes of ${directory} to end`,
+      () => (removeTree(directory) ? true : undefined),
+      {
+        everyMs: 2,
+      },
+    );
+}
+
+function processesIn(directory: string): number[] {
+  if (!existsSync(directory)) return [];
+  const below = readdirSync(directory, { withFileTypes: true })
+    .filter((entry) => entry.isDirectory())
+    .flatMap((entry) => processesIn(join(directory, entry.name)));
+  const own = readFileSync(join(directory, 'cgroup.procs'), 'utf8').split('\n').filter(Boolean).map(Number);
+  return [...own, ...below];
+}
+
+/**
+ * What an earlier daemon of this instance left below `path` (`slots`, or one machine): every process in it is
+ * killed and the groups are removed. Control groups are the list of what was ours; names would be guesses.
+ */
+export async function sweepGroups(layout: CgroupLayout, path: string): Promise<void> {
+  const directories = groupDirectories(layout, path, controllers);
+  const freezer = groupDirectory(layout, 'freezer', path);
+  if (freezer && existsSync(freezer)) await freeze(layout, path, false); // v1 delivers no signal to the frozen
+  const end = performance.now() + removeMs;
+  for (;;) {
+    const pids = new Set(directories.flatMap(processesIn));
+    for (const pid of pids)
+      try {
+        process.kill(pid, 'SIGKILL');
+      } catch (error) {
+        if (errnoOf(error) !== 'ESRCH') throw error;
+      }
+    if (!pids.size || performance.now() > end) break;
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+  await removeGroups(directories);
+}
