@@ -6,7 +6,7 @@ import { arch } from 'node:os';
 import { promisify } from 'node:util';
 import { CarrelError } from '#base/errors.ts';
 import { safeRelativePath } from './archive/paths.ts';
-import { runCommand } from './command.ts';
+import { exitStatusOf, runCommand } from './command.ts';
 import { makeDirectories } from './inroot.ts';
 import { hostSources, mirrorsFor, sourceLine } from './mirrors.ts';
 import type { Recipe, RecipeBase } from './recipe.ts';
@@ -104,7 +104,7 @@ async function buildDebian(
       },
     });
   } catch (error) {
-    if (error instanceof Error && 'code' in error && error.code === 'ENOENT')
+    if (exitStatusOf(error) === 127)
       throw new CarrelError('host_unsupported', 'mmdebstrap is not installed on this host', {
         hint: 'apt-get install mmdebstrap',
         cause: error,

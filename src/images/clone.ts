@@ -4,10 +4,11 @@
  */
 import { access, chown, constants, mkdir, open, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { CarrelError, errnoOf } from '#base/errors.ts';
-import { runCommand } from './command.ts';
+import { CarrelError, isCarrelError } from '#base/errors.ts';
+import { formatSize } from '#base/units.ts';
+import { exitStatusOf, runCommand } from './command.ts';
 import type { Layout } from './layout.ts';
-import { type Template, minUpperBytes, openTemplate, writeFromTemplate } from './template.ts';
+import { type Template, maxUpperBytes, minUpperBytes, openTemplate, writeFromTemplate } from './template.ts';
 
 export type Upper =
   /** An ext4 file system with the directories `upper` and `work`; its size is the limit. */
@@ -79,16 +80,13 @@ export function createCloner(layout: Layout, { loop }: { loop?: boolean } = {}):
 
   return {
     async prepareUpper(request) {
-      if (!Number.isSafeInteger(request.bytes) || request.bytes < minUpperBytes)
-        throw new CarrelError(
-          'validation_failed',
-          `a machine's disk of ${request.bytes} bytes is too small`,
-          {
-            hint: `the least is ${minUpperBytes} bytes`,
-          },
-        );
+      const { bytes: wanted } = request;
+      if (!Number.isSafeInteger(wanted) || wanted < minUpperBytes || wanted > maxUpperBytes)
+        throw new CarrelError('validation_failed', `a machine's disk cannot have ${wanted} bytes`, {
+          hint: `from ${formatSize(minUpperBytes)} to ${formatSize(maxUpperBytes)}`,
+        });
       if (!(loop ?? (await loopWorks()))) return prepareDirectory(request);
-      const bytes = Math.ceil(request.bytes / block) * block;
+      const bytes = Math.ceil(wanted / block) * block;
       const imagePath = join(request.directory, 'upper.img');
       await rm(imagePath, { force: true });
       const { uidBase } = request;
@@ -118,8 +116,8 @@ export async function checkUpper(imagePath: string, { ms = 120_000 } = {}): Prom
     await runCommand(['e2fsck', '-f', '-y', imagePath], { ms });
   } catch (error) {
     // 1: errors were corrected (e2fsck(8)).
-    if (error instanceof CarrelError && error.details?.['status'] === 1) return 'repaired';
-    if (errnoOf(error) !== undefined) throw error;
+    if (exitStatusOf(error) === 1) return 'repaired';
+    if (!isCarrelError(error, 'helper_failed')) throw error;
     throw new CarrelError('machine_lost', `the machine's disk ${imagePath} is damaged beyond repair`, {
       hint: 'reset the machine: its image is untouched',
       cause: error,

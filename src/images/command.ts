@@ -1,7 +1,7 @@
 /** Runs one helper program to its end: no shell, a time limit, and death together with this process. */
 import { spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
-import { CarrelError } from '#base/errors.ts';
+import { CarrelError, isCarrelError } from '#base/errors.ts';
 
 export interface CommandOptions {
   /** Limit in milliseconds. */
@@ -41,6 +41,12 @@ function wrap(argv: readonly string[], { contained, offline }: CommandOptions): 
   if (contained !== true) return [...die, ...argv];
   const apart = ['unshare', '--mount', '--pid', '--fork', '--kill-child', '--mount-proc'];
   return [...die, ...apart, ...(offline === true ? ['--net'] : []), '--', ...argv];
+}
+
+/** The exit status of a program that failed; undefined for other errors. 127: it is not installed. */
+export function exitStatusOf(error: unknown): number | undefined {
+  const status = isCarrelError(error, 'helper_failed') ? error.details?.['status'] : undefined;
+  return typeof status === 'number' ? status : undefined;
 }
 
 /** Lines kept for the error. */

@@ -44,6 +44,8 @@ const inodeBytes = 256;
 const markerId = 54_321;
 /** ext4 with these options needs at least this to be of any use. */
 export const minUpperBytes = 4 * 2 ** 20;
+/** The template of a file system of this size has some 10 MiB. */
+export const maxUpperBytes = 2 ** 40;
 /** Part of the name in the cache: another layout, another name. */
 const version = 1;
 
