@@ -1,0 +1,21 @@
+#!/bin/sh
+# A container by hand. The namespaces live as long as a process in them, so one is left sleeping.
+set -e
+
+unshare --uts --net sh -c '
+  hostname isolated
+  ip link set lo up
+  echo $$ > /tmp/isolated.pid
+  # a new pid namespace begins with the next child, hence --fork
+  exec unshare --pid --fork sleep 7200
+' < /dev/null > /dev/null 2>&1 &
+
+while ! [ -s /tmp/isolated.pid ]; do sleep 0.05; done
+pid=$(cat /tmp/isolated.pid)
+
+# a cable: one end here, one end in the new network namespace
+ip link add outer type veth peer name inner netns "$pid"
+ip addr add 10.11.12.13/24 dev outer
+ip link set outer up
+nsenter --target "$pid" --net ip addr add 10.11.12.14/24 dev inner
+nsenter --target "$pid" --net ip link set inner up

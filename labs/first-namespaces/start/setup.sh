@@ -1,0 +1,2 @@
+#!/bin/sh
+# Runs once, as root, in a fresh machine.

@@ -1,0 +1,3 @@
+def reach_number(target):
+    """How few moves lead from 0 to target?"""
+    return 0

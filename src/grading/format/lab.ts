@@ -1,0 +1,147 @@
+/** A lab as graders use it: names resolved, limits merged, points shared out. */
+import type { Visibility } from '#contract/schemas/labs.ts';
+import type { Parsed } from './document.ts';
+import { type BuildSpec, type CallSpec, type ObserveSpec, type RunSpec, subjectOf } from './kinds.ts';
+import { type Limits, resolveLimits } from './limits.ts';
+import { sharePoints, sumPoints } from './points.ts';
+import type { CheckFields, Expected, LabFields, StartStep, SubmitFields } from './schema.ts';
+
+export type CheckKind =
+  | { readonly kind: 'run'; readonly run: RunSpec }
+  | { readonly kind: 'call'; readonly call: CallSpec }
+  | { readonly kind: 'observe'; readonly observe: ObserveSpec };
+
+export interface Check {
+  readonly id: string;
+  readonly title: string;
+  readonly points: number;
+  readonly visibility: Visibility;
+  /** Checks that must pass first; among them the check whose process this one is about. */
+  readonly needs: readonly string[];
+  readonly limits: Limits;
+  readonly show: CheckFields['show'];
+  readonly what: CheckKind;
+}
+
+export interface LabDefinition {
+  readonly name: string;
+  readonly title: string;
+  readonly summary: string;
+  readonly image: string;
+  readonly run: 'sandbox' | 'machine';
+  readonly points: number;
+  readonly submit: SubmitFields;
+  readonly limits: Limits;
+  readonly build: (BuildSpec & { readonly resolved: Limits }) | undefined;
+  readonly start: readonly StartStep[];
+  readonly checks: readonly Check[];
+  readonly expected: Readonly<Record<string, Expected>>;
+}
+
+type Problem = { path: readonly PropertyKey[]; message: string };
+
+function kindOf({ run, call, observe }: CheckFields): CheckKind | undefined {
+  if (run) return { kind: 'run', run };
+  if (call) return { kind: 'call', call };
+  return observe && { kind: 'observe', observe };
+}
+
+function needsOf(check: CheckFields): string[] {
+  const subject = check.observe && subjectOf(check.observe);
+  return [...new Set(subject === undefined ? check.needs : [...check.needs, subject])];
+}
+
+/** A check may need only checks before it: so there are no cycles, and the order of the file is an order to run in. */
+function problemsOfNeeds(checks: readonly CheckFields[]): Problem[] {
+  const problems: Problem[] = [];
+  const before = new Map<string, CheckFields>();
+  for (const [index, check] of checks.entries()) {
+    if (before.has(check.id))
+      problems.push({ path: ['checks', index, 'id'], message: `${check.id} is used twice` });
+    for (const need of needsOf(check))
+      if (!before.has(need))
+        problems.push({ path: ['checks', index], message: `needs ${need}, which is no check before it` });
+    const subject = check.observe && subjectOf(check.observe);
+    if (subject !== undefined && before.has(subject) && !before.get(subject)?.observe?.process)
+      problems.push({
+        path: ['checks', index, 'observe'],
+        message: `names ${subject}, which looks for no process`,
+      });
+    before.set(check.id, check);
+  }
+  return problems;
+}
+
+function problemsOfKinds(lab: LabFields): Problem[] {
+  const problems: Problem[] = [];
+  if (lab.run === 'sandbox' && lab.start.length > 0)
+    problems.push({ path: ['start'], message: 'prepares a machine, but run says sandbox' });
+  for (const [index, check] of lab.checks.entries())
+    if (lab.run === 'sandbox' && check.observe)
+      problems.push({
+        path: ['checks', index, 'observe'],
+        message: 'looks at a machine, but run says sandbox',
+      });
+  return problems;
+}
+
+/** The points of each check, or what is wrong with them. */
+function pointsOf({ points, checks }: LabFields): { shares: readonly number[]; total: number } | Problem {
+  const given = checks.map((check) => check.points).filter((each) => each !== undefined);
+  if (given.length === checks.length) {
+    const sum = sumPoints(given);
+    if (points === undefined || points === sum) return { shares: given, total: sum };
+    return { path: ['points'], message: `is ${points}, but the checks add up to ${sum}` };
+  }
+  if (given.length > 0)
+    return { path: ['checks'], message: 'have points on some only; give all of them points, or weights' };
+  if (points === undefined)
+    return { path: [], message: 'points are missing: give the lab a total, or each check its points' };
+  const weights = checks.map((check) => check.weight ?? 1);
+  if (weights.every((weight) => weight === 0)) return { path: ['checks'], message: 'all have the weight 0' };
+  return { shares: sharePoints(points, weights), total: points };
+}
+
+/** Resolves a parsed lab.yaml; what a schema cannot see is checked here. */
+export function resolveLab({ value: lab, complain }: Parsed<LabFields>): LabDefinition {
+  const points = pointsOf(lab);
+  const problems = [
+    ...problemsOfNeeds(lab.checks),
+    ...problemsOfKinds(lab),
+    ...('path' in points ? [points] : []),
+  ];
+  if (problems.length > 0 || 'path' in points) throw complain(problems);
+  return {
+    name: lab.name,
+    title: lab.title,
+    summary: lab.summary,
+    image: lab.image,
+    run: lab.run,
+    points: points.total,
+    submit: lab.submit,
+    limits: resolveLimits(lab.limits),
+    build: lab.build && {
+      ...lab.build,
+      resolved: resolveLimits({ cpu: 30_000 }, lab.limits, lab.build.limits),
+    },
+    start: lab.start,
+    expected: lab.expected,
+    checks: lab.checks.flatMap((check, index): Check[] => {
+      const what = kindOf(check);
+      if (!what) return [];
+      const { id, title, visibility, show } = check;
+      return [
+        {
+          id,
+          title,
+          visibility,
+          show,
+          points: points.shares[index] ?? 0,
+          needs: needsOf(check),
+          limits: resolveLimits(lab.limits, check.limits),
+          what,
+        },
+      ];
+    }),
+  };
+}

@@ -1,0 +1,67 @@
+/**
+ * What grading needs on this host, without a daemon: for `carrel lab check` and for tests. Everything it opens
+ * hangs off a fork server of its own, and is gone when it is closed or this process dies.
+ */
+import { createHash } from 'node:crypto';
+import { mkdtemp, realpath, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Logger } from '#base/log.ts';
+import { openImages } from '#images/store.ts';
+import { openSandboxes } from '#isolate/sandbox.ts';
+import { startForkServer } from '#isolate/server.ts';
+import { openRegexGuard } from './judge/regex.ts';
+import type { WithFreshMachine } from './machine.ts';
+import type { GraderDeps } from './run.ts';
+
+export interface LocalGraderOptions {
+  /** The image cache. */
+  readonly cache?: string;
+  /** Runs at the same time. */
+  readonly slots?: number;
+  /** For machine labs. */
+  readonly withFreshMachine?: WithFreshMachine;
+  readonly logger?: Logger;
+}
+
+export interface LocalGrader extends GraderDeps, AsyncDisposable {
+  close(): Promise<void>;
+}
+
+/**
+ * @example
+ * await using grader = await openLocalGrader();
+ * const proof = await proveLab('labs/reach-number', grader);
+ */
+export async function openLocalGrader({
+  cache,
+  slots,
+  withFreshMachine,
+  logger,
+}: LocalGraderOptions = {}): Promise<LocalGrader> {
+  await using opened = new AsyncDisposableStack();
+  const directory = await realpath(await mkdtemp(join(tmpdir(), 'carrel-local-')));
+  opened.defer(() => rm(directory, { recursive: true, force: true }));
+  const images = await openImages(cache === undefined ? {} : { cache });
+  const server = await startForkServer({
+    socket: join(directory, 'isolate.sock'),
+    ...(logger && { logger }),
+  });
+  opened.defer(() => server.close());
+  const instance = createHash('sha256').update(directory).digest('hex').slice(0, 8);
+  const sandboxes = await openSandboxes({ server, instance, ...(slots !== undefined && { slots }) });
+  opened.defer(() => sandboxes.close());
+  const guard = openRegexGuard();
+  opened.defer(() => guard.close());
+  const all = opened.move();
+  const close = (): Promise<void> => all.disposeAsync();
+  return {
+    sandboxes,
+    guard,
+    scratch: directory,
+    rootOf: async (image) => (await images.require(image)).path,
+    ...(withFreshMachine && { withFreshMachine }),
+    close,
+    [Symbol.asyncDispose]: close,
+  };
+}

@@ -1,0 +1,192 @@
+/**
+ * Grades one submission.
+ *
+ *     files -> build (once) -> [fresh machine -> start steps] -> checks -> points
+ *
+ * A check whose needs have not passed is skipped. A check without a verdict is an error of the author: it gives
+ * no points, keeps the others' results, and makes the grade an `error`. A fault of the host is thrown, whatever
+ * had been found by then, so that the job is tried again and no one gets a zero for it.
+ */
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { CarrelError, isCarrelError } from '#base/errors.ts';
+import type { CheckResult } from '#contract/schemas/labs.ts';
+import { buildSubmission } from './build.ts';
+import { checkCall } from './checks/call.ts';
+import { checkObserve, type Observed } from './checks/observe/observe.ts';
+import { checkRun } from './checks/run.ts';
+import type { CheckContext } from './context.ts';
+import type { LabFolder } from './format/folder.ts';
+import type { Check } from './format/lab.ts';
+import { sumPoints } from './format/points.ts';
+import { listFiles } from './format/tree.ts';
+import { type Outcome, type Verdict, noVerdict } from './judge/outcome.ts';
+import type { RegexGuard } from './judge/regex.ts';
+import type { WithFreshMachine } from './machine.ts';
+import { resultOf, shownOutput, skippedBecause } from './result.ts';
+import { inOrder } from './schedule.ts';
+import { startMachine } from './start.ts';
+
+/** What grading needs of the host; opened once, used for many submissions. */
+export interface GraderDeps {
+  readonly sandboxes: CheckContext['sandboxes'];
+  /** The root file system of an image. */
+  readonly rootOf: (image: string) => Promise<string>;
+  /** Only machine labs need it. */
+  readonly withFreshMachine?: WithFreshMachine;
+  readonly guard: RegexGuard;
+  /** Where a private directory per submission is made, and removed again. */
+  readonly scratch?: string;
+}
+
+export interface GradeRequest {
+  readonly folder: LabFolder;
+  /** A directory with the submitted files; only read. */
+  readonly submission: string;
+  readonly submissionId: string;
+  readonly signal?: AbortSignal;
+  /** Checks of this submission that may run at the same time; a machine's checks never do. */
+  readonly parallel?: number;
+  readonly onProgress?: (progress: GradeProgress) => void;
+}
+
+export interface GradeProgress {
+  readonly done: number;
+  readonly total: number;
+  readonly result: CheckResult;
+}
+
+export interface GradeResult {
+  /** `error`: at least one check has no verdict. */
+  readonly state: 'graded' | 'error';
+  readonly rawPoints: number;
+  readonly maxPoints: number;
+  readonly checks: readonly CheckResult[];
+  /** How each check ended, more precisely than its state. */
+  readonly verdicts: ReadonlyMap<string, Verdict>;
+}
+
+/** More than any lab may ask for, so that a broken store cannot fill memory. */
+const submissionLimits = { files: 1000, bytes: 16 * 2 ** 20, depth: 32 };
+
+/** One check; what the author got wrong is its outcome. */
+async function outcomeOf(
+  context: CheckContext,
+  check: Check,
+  observed: Observed | undefined,
+): Promise<Outcome> {
+  const reveal = check.visibility === 'visible';
+  const { what, limits } = check;
+  try {
+    if (what.kind === 'run') return await checkRun(context, what.run, limits, reveal);
+    if (what.kind === 'call') return await checkCall(context, what.call, limits, reveal);
+    if (!observed) return noVerdict('there is no machine to look at');
+    return await checkObserve(observed, check.id, what.observe, reveal);
+  } catch (error) {
+    if (isCarrelError(error, 'lab_invalid')) return noVerdict(error.message);
+    context.abort(error);
+    throw error;
+  }
+}
+
+type Grading = Omit<GradeRequest, 'submission' | 'submissionId'>;
+
+async function gradeChecks(
+  context: CheckContext,
+  { folder, parallel = 1, onProgress }: Grading,
+  whole: Outcome | undefined,
+  observed?: Observed,
+): Promise<GradeResult> {
+  const { checks } = folder.lab;
+  let done = 0;
+  const outcomes = await inOrder(checks, {
+    parallel: observed ? 1 : parallel,
+    signal: context.signal,
+    async run(check, before) {
+      const unmet = check.needs.find((need) => before.get(need)?.verdict !== 'passed');
+      const title = checks.find((other) => other.id === unmet)?.title;
+      if (title !== undefined) return skippedBecause(title);
+      if (whole && (whole.verdict === 'error' || check.what.kind !== 'observe')) return whole;
+      return await outcomeOf(context, check, observed);
+    },
+    finished(check, outcome) {
+      done += 1;
+      onProgress?.({ done, total: checks.length, result: resultOf(check, outcome) });
+    },
+  });
+  const results = checks.map((check) => resultOf(check, outcomes.get(check.id) ?? noVerdict('was not run')));
+  return {
+    state: results.some(({ state }) => state === 'error') ? 'error' : 'graded',
+    rawPoints: sumPoints(results.map(({ points }) => points)),
+    maxPoints: folder.lab.points,
+    checks: results,
+    verdicts: new Map([...outcomes].map(([id, { verdict }]) => [id, verdict])),
+  };
+}
+
+async function gradeInMachine(
+  context: CheckContext,
+  request: GradeRequest,
+  whole: Outcome | undefined,
+  withFreshMachine: WithFreshMachine | undefined,
+): Promise<GradeResult> {
+  if (!withFreshMachine) throw new CarrelError('host_unsupported', 'this grader cannot make machines');
+  const { lab } = request.folder;
+  const { submissionId } = request;
+  const labels = { lab: lab.name, submission: submissionId };
+  return await withFreshMachine(
+    { image: lab.image, submissionId, labels, signal: context.signal },
+    async (machine) => {
+      const observed = { machine, found: new Map() };
+      try {
+        const output = await startMachine(context, machine, lab.start);
+        const result = await gradeChecks(context, request, whole, observed);
+        const [first, ...rest] = result.checks;
+        if (!first || first.stdout !== '' || first.stderr !== '') return result;
+        const check = lab.checks[0];
+        return check ? { ...result, checks: [{ ...first, ...shownOutput(check, output) }, ...rest] } : result;
+      } catch (error) {
+        if (!isCarrelError(error, 'lab_invalid')) throw error;
+        return await gradeChecks(context, request, noVerdict(error.message), observed);
+      }
+    },
+  );
+}
+
+/**
+ * Grades a submission.
+ *
+ * @example
+ * const { rawPoints, checks } = await gradeSubmission({ folder, submission: '/tmp/s', submissionId }, deps);
+ */
+export async function gradeSubmission(request: GradeRequest, deps: GraderDeps): Promise<GradeResult> {
+  const { folder, submission } = request;
+  const scratch = await mkdtemp(join(deps.scratch ?? tmpdir(), 'carrel-grade-'));
+  const stop = new AbortController();
+  const signal = request.signal ? AbortSignal.any([request.signal, stop.signal]) : stop.signal;
+  try {
+    const files = await listFiles(submission, submissionLimits);
+    const base: CheckContext = {
+      folder,
+      submission,
+      files,
+      scratch,
+      root: await deps.rootOf(folder.lab.image),
+      sandboxes: deps.sandboxes,
+      guard: deps.guard,
+      signal,
+      abort: (reason) => stop.abort(reason),
+      built: [],
+      programs: new Map(),
+    };
+    const built = await buildSubmission(base);
+    const context = 'files' in built ? { ...base, built: built.files } : base;
+    const whole = 'failure' in built ? built.failure : undefined;
+    if (folder.lab.run === 'machine')
+      return await gradeInMachine(context, request, whole, deps.withFreshMachine);
+    return await gradeChecks(context, request, whole);
+  } finally {
+    await rm(scratch, { recursive: true, force: true });
+  }
+}
