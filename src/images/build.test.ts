@@ -197,3 +197,27 @@ test(
     );
   },
 );
+
+test('builds killed at any moment leave whole images or none', async () => {
+  await using temporary = await scratch();
+  const cache = temporary.directory;
+  const code = `
+    const { openImages } = await import(${JSON.stringify(join(import.meta.dirname, 'store.ts'))});
+    const images = await openImages(${JSON.stringify({ cache })});
+    console.log('ready');
+    for (;;) await images.build('busybox', { force: true });`;
+  const images = await openImages({ cache });
+  for (let round = 0; round < 6; round += 1) {
+    const child = spawn(process.execPath, ['--input-type=module', '-e', code], {
+      stdio: ['ignore', 'pipe', 'ignore'],
+    });
+    await once(child.stdout, 'data');
+    await new Promise((resolve) => setTimeout(resolve, 20 + round * 41));
+    child.kill('SIGKILL');
+    await once(child, 'close');
+    for (const { hash } of await images.list()) await images.verify(hash);
+  }
+  await images.build('busybox', { force: true });
+  await images.verify('busybox');
+  assert.deepEqual(await readdir(images.layout.tmp), []);
+});

@@ -14,7 +14,7 @@ import { mkdir, readFile, readdir } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { z } from 'zod';
-import { CarrelError, errnoOf } from '#base/errors.ts';
+import { CarrelError, errnoOf, isCarrelError } from '#base/errors.ts';
 import { writeFileAtomic } from '#host/files.ts';
 import { type ImageKind, imageKinds, imageName } from './recipe.ts';
 
@@ -106,13 +106,16 @@ export async function readImage({ images }: Layout, hash: string): Promise<Image
   return { ...result.data, directory, path: join(directory, contentNames[result.data.kind]) };
 }
 
-/** All images, newest first. */
+/** All images, newest first. A damaged one is left out: it must not take the others along. */
 export async function readImages(layout: Layout): Promise<Image[]> {
   const images: Image[] = [];
-  for (const hash of await readdir(layout.images)) {
-    const image = await readImage(layout, hash);
-    if (image) images.push(image);
-  }
+  for (const hash of await readdir(layout.images))
+    try {
+      const image = await readImage(layout, hash);
+      if (image) images.push(image);
+    } catch (error) {
+      if (!isCarrelError(error, 'internal')) throw error;
+    }
   return images.sort((left, right) => right.createdAt.localeCompare(left.createdAt));
 }
 

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { appendFile, mkdir, readdir, rm } from 'node:fs/promises';
+import { appendFile, mkdir, readdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { isCarrelError } from '#base/errors.ts';
@@ -58,5 +58,21 @@ test('equal images under two names are one image with both names', async () => {
   assert.deepEqual(
     (await images.list()).map(({ name, aliases }) => [name, aliases]),
     [['two', ['one']]],
+  );
+});
+
+test('a damaged image is left out of the list, and the others stay', async () => {
+  await using temporary = await scratch();
+  const images = await openImages({ cache: temporary.directory });
+  const bad = await images.import({
+    name: 'bad',
+    format: 'tar',
+    source: inPieces(tarOf({ path: 'a' }), 512),
+  });
+  await images.ensure('busybox');
+  await writeFile(join(bad.directory, 'image.json'), '{');
+  assert.deepEqual(
+    (await images.list()).map(({ name }) => name),
+    ['busybox'],
   );
 });

@@ -3,6 +3,7 @@ import { readdir } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { test } from 'node:test';
 import { gzipSync, zstdCompressSync } from 'node:zlib';
+import * as fc from 'fast-check';
 import { type ErrorCode, isCarrelError } from '#base/errors.ts';
 import { gather, inPieces, tarOf, zipOf } from '../testing.ts';
 import { uploadLimits } from './limits.ts';
@@ -373,3 +374,35 @@ test('the source is closed when the reader stops early, and nothing stays in the
   const after = (await readdir(tmpdir())).filter((name) => /^carrel-[0-9a-f]{24}$/.test(name));
   assert.deepEqual(after, before);
 });
+
+const sound: readonly (readonly [ArchiveFormat, Buffer])[] = [
+  [
+    'zip',
+    zipOf([
+      { path: 'a/b', body: 'hello hello hello' },
+      { path: 'c', body: 'x', stored: true },
+    ]),
+  ],
+  ['tar.gz', gzipSync(goodTar)],
+  ['tar.zst', zstdCompressSync(goodTar)],
+];
+
+for (const [format, sample] of sound)
+  test(`a damaged ${format} is read or refused, never anything else`, async () => {
+    const mutation = fc.record({ at: fc.nat(sample.length - 1), byte: fc.nat(255) });
+    await fc.assert(
+      fc.asyncProperty(fc.array(mutation, { minLength: 1, maxLength: 4 }), async (changes) => {
+        const bytes = Buffer.from(sample);
+        for (const { at, byte } of changes) bytes[at] = byte;
+        try {
+          await names(bytes, format);
+        } catch (error) {
+          assert.ok(
+            isCarrelError(error, 'invalid_archive') || isCarrelError(error, 'too_large'),
+            String(error),
+          );
+        }
+      }),
+      { numRuns: 300 },
+    );
+  });
