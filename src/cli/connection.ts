@@ -27,9 +27,9 @@ export const defaultDataDirectory = '/var/lib/carrel';
 const login = z.strictObject({ url: z.url({ protocol: /^https?$/ }), token: z.string().min(1) });
 export type Login = z.infer<typeof login>;
 
-/** What the daemon writes once it answers; it may say more. */
-const daemonFile = z.looseObject({ url: z.url({ protocol: /^https?$/ }), pid: z.int().positive() });
-export type DaemonFile = z.infer<typeof daemonFile>;
+/** DIR/run/address.json: where the cloud of this host is served; `carrel up` writes it. */
+const addressFile = z.strictObject({ url: z.url({ protocol: /^https?$/ }) });
+export type AddressFile = z.infer<typeof addressFile>;
 
 async function readJson<T>(path: string, schema: z.ZodType<T>): Promise<T | undefined> {
   let text: string;
@@ -67,8 +67,10 @@ export async function saveLogin(value: Login, path = loginPath()): Promise<void>
 
 export const removeLogin = (path = loginPath()): Promise<void> => rm(path, { force: true });
 
-export const readDaemonFile = (data: string): Promise<DaemonFile | undefined> =>
-  readJson(join(data, 'run', 'daemon.json'), daemonFile);
+export const addressPath = (data: string): string => join(data, 'run', 'address.json');
+
+export const readAddress = (data: string): Promise<AddressFile | undefined> =>
+  readJson(addressPath(data), addressFile);
 
 /** The token of the cloud's administrator: a file that only root can read. */
 export async function readAdminToken(data: string): Promise<string | undefined> {
@@ -112,8 +114,8 @@ export async function connect(
   if (saved) return make(saved.url, givenToken ?? saved.token);
 
   const directory = data ?? defaultDataDirectory;
-  const daemon = await readDaemonFile(directory);
-  if (!daemon)
+  const local = await readAddress(directory);
+  if (!local)
     throw new CarrelError(
       'unavailable',
       `no cloud is up in ${directory}, and you are not signed in to another`,
@@ -124,7 +126,7 @@ export async function connect(
   const token = givenToken ?? (await readAdminToken(directory));
   if (token === undefined)
     throw new CarrelError('unauthenticated', 'you are not signed in', {
-      hint: `sign in with: carrel login ${daemon.url} --token TOKEN`,
+      hint: `sign in with: carrel login ${local.url} --token TOKEN`,
     });
-  return make(daemon.url, token);
+  return make(local.url, token);
 }

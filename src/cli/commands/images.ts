@@ -3,13 +3,14 @@ import { open, stat } from 'node:fs/promises';
 import { Readable } from 'node:stream';
 import { CarrelError } from '#base/errors.ts';
 import { formatSize } from '#base/units.ts';
+import type { Job } from '#contract/schemas/jobs.ts';
 import { importedImage } from '#contract/schemas/machines.ts';
 import type { Action } from '../spec.ts';
 import { all, waitForJob } from '../waiting.ts';
 
 export const imageBuild: Action = async ({ args, out, connect }) => {
   const { client } = await connect();
-  const jobs = [];
+  const jobs: Job[] = [];
   for (const recipe of args.words('recipes')) {
     const { job } = await client.buildImage({ params: {}, body: { recipe } });
     jobs.push(args.unless('wait') ? await waitForJob(client, out, job.id) : job);

@@ -1,5 +1,5 @@
 /** Jobs. */
-import { jobState } from '#contract/schemas/jobs.ts';
+import { jobState, type Job } from '#contract/schemas/jobs.ts';
 import type { Action } from '../spec.ts';
 import { describeJob, waitForJob } from '../waiting.ts';
 
@@ -55,7 +55,7 @@ export const jobShow: Action = async ({ args, out, connect }) => {
 
 export const jobWait: Action = async ({ args, out, connect }) => {
   const { client } = await connect();
-  const ended = [];
+  const ended: Job[] = [];
   for (const id of args.words('jobs')) ended.push(await waitForJob(client, out, id));
   out.result(ended, () => ended.map((job) => `${job.id}  ${job.kind}: ${job.state}`).join('\n'));
   return undefined;

@@ -1,0 +1,53 @@
+/** Waiting until a daemon answers, and saying why it does not. */
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { sleep } from '#base/deadline.ts';
+import { CarrelError, errnoOf } from '#base/errors.ts';
+import { createClient } from '#contract/client.ts';
+import type { Reply } from '#contract/route.ts';
+import type { Api } from '#contract/api.ts';
+
+export type Health = Reply<Api['getHealth']>;
+
+/** The end of a log, for an error's hint. */
+export async function tailOf(path: string, lines = 5): Promise<string> {
+  try {
+    return (await readFile(path, 'utf8')).trimEnd().split('\n').slice(-lines).join('\n  ');
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return '';
+    throw error;
+  }
+}
+
+/**
+ * Resolves with the cloud's health once it answers and its database does. `over` says whether there is
+ * nobody left to wait for.
+ */
+export async function untilReady(
+  url: string,
+  data: string,
+  { limitMs = 90_000, over = () => undefined }: { limitMs?: number; over?: () => string | undefined } = {},
+): Promise<Health> {
+  const client = createClient({ base: url });
+  const end = performance.now() + limitMs;
+  let why = 'it does not answer';
+  while (performance.now() < end) {
+    const reason = over();
+    if (reason !== undefined) {
+      why = reason;
+      break;
+    }
+    try {
+      const health = await client.getHealth({ params: {} }, { signal: AbortSignal.timeout(2000) });
+      if (health.database === 'ok') return health;
+      why = 'its database is not up';
+    } catch (error) {
+      if (error instanceof CarrelError) why = error.message;
+    }
+    await sleep(25);
+  }
+  const log = join(data, 'log', 'daemon.log');
+  throw new CarrelError('unavailable', `the cloud is not ready: ${why}`, {
+    hint: `the end of ${log}:\n  ${await tailOf(log)}`,
+  });
+}
