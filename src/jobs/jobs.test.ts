@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import { until } from '#base/deadline.ts';
 import { CarrelError } from '#base/errors.ts';
+import { createLogger } from '#base/log.ts';
 import { transaction } from '#store/database.ts';
 import { selectJob, selectJobLogs } from '#store/jobs.ts';
 import { startTestCluster } from '#store/testing.ts';
@@ -28,9 +29,18 @@ const untilStopped = defineJob({
     new Promise<null>((_, reject) => signal.addEventListener('abort', () => reject(signal.reason))),
 });
 
+/** What a worker complains about is to be seen, and is a failure. */
+const log = createLogger({
+  level: 'error',
+  write: (line) => {
+    process.exitCode = 1;
+    process.stderr.write(line);
+  },
+});
+
 async function withWorker(options: Omit<WorkerOptions, 'store'>) {
   const store = await pg.freshStore();
-  const worker = createWorker({ store, ...options });
+  const worker = createWorker({ store, log, ...options });
   return {
     store,
     db: store.db,
@@ -225,7 +235,7 @@ test('500 jobs are run once each by 3 workers, the urgent ones first', async () 
       list.push((await enqueue(tx, count, { n }, { priority: n >= 490 ? 1 : 0 })).id);
     return list;
   });
-  const workers = [1, 2, 3].map(() => createWorker({ store, jobs: [count], slots: 3 }));
+  const workers = [1, 2, 3].map(() => createWorker({ store, jobs: [count], slots: 3, log }));
   const ended = await waitForJobs(store, ids);
   await Promise.all(workers.map((worker) => worker.stop()));
   assert.ok(ended.every((job, n) => job.state === 'done' && job.attempt === 1 && job.result === n));

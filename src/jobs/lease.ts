@@ -11,6 +11,19 @@ export interface Lease {
   readonly attempt: number;
 }
 
+/**
+ * The rows of these leases that still count, locked in the order of their ids: statements about several jobs that
+ * lock them in the same order cannot deadlock.
+ */
+function held(owner: string, leases: readonly Lease[]) {
+  return sql`held as materialized (
+    select jobs.id, jobs.cancel_requested_at from jobs join unnest(
+      ${leases.map((lease) => lease.id)}::text[], ${leases.map((lease) => lease.attempt)}::int[]
+    ) as lease(id, attempt) on jobs.id = lease.id and jobs.attempt = lease.attempt
+    where jobs.owner = ${owner} and jobs.state = 'running' order by jobs.id for update of jobs
+  )`;
+}
+
 /** Takes up to `limit` waiting jobs of these kinds, the most urgent first; parallel workers get different ones. */
 export async function takeJobs(
   db: Db,
@@ -39,10 +52,10 @@ export async function renewLeases(
   { owner, leases, leaseMs }: { owner: string; leases: readonly Lease[]; leaseMs: number },
 ): Promise<{ readonly id: string; readonly cancelled: boolean }[]> {
   const { rows } = await sql<{ id: string; cancelled: boolean }>`
+    with ${held(owner, leases)}
     update jobs set lease_until = now() + ${leaseMs} * interval '1 millisecond'
-    from unnest(${leases.map((l) => l.id)}::text[], ${leases.map((l) => l.attempt)}::int[]) as mine(id, attempt)
-    where jobs.id = mine.id and jobs.attempt = mine.attempt and owner = ${owner} and state = 'running'
-    returning jobs.id, cancel_requested_at is not null as cancelled`.execute(db);
+    from held where jobs.id = held.id
+    returning jobs.id, jobs.cancel_requested_at is not null as cancelled`.execute(db);
   return rows;
 }
 
@@ -103,25 +116,34 @@ export async function endRuns(
 ): Promise<ReadonlySet<string>> {
   const column = <T>(pick: (lease: Lease, outcome: Outcome) => T): T[] =>
     ends.map(({ lease, outcome }) => pick(lease, outcome));
+  const leases = ends.map((end) => end.lease);
   const { rows } = await sql<{ id: string }>`
+    with ${held(owner, leases)},
+    said as (
+      select * from unnest(
+        ${column((lease) => lease.id)}::text[],
+        ${column((_, o) => o.state)}::text[],
+        ${column((_, o) => (o.state === 'done' ? o.result : null))}::text[],
+        ${column((_, o) => (o.state === 'done' ? null : jsonText(o.error)))}::text[],
+        ${column((_, o) => (o.state === 'failed' || (o.state === 'queued' && o.counts) ? 1 : 0))}::int[],
+        ${column((_, o) => (o.state === 'queued' ? o.delayMs : 0))}::float8[]
+      ) as said(id, state, result, error, failed, delay)
+    ),
+    fate as (
+      -- Cancelled while its handler was giving up for another reason: then it does not wait again.
+      select said.*, case when said.state = 'queued' and held.cancel_requested_at is not null
+        then 'cancelled' else said.state end as becomes
+      from held join said on said.id = held.id
+    )
     update jobs set
-      state = fate.state,
+      state = fate.becomes,
       result = fate.result::jsonb,
       error = fate.error::jsonb,
       failures = failures + fate.failed,
-      run_after = case fate.state when 'queued' then now() + fate.delay * interval '1 millisecond' else run_after end,
-      ended_at = case when fate.state <> 'queued' then now() end,
+      run_after = case fate.becomes when 'queued' then now() + fate.delay * interval '1 millisecond' else run_after end,
+      ended_at = case when fate.becomes <> 'queued' then now() end,
       owner = null, lease_until = null
-    from unnest(
-      ${column((lease) => lease.id)}::text[],
-      ${column((lease) => lease.attempt)}::int[],
-      ${column((_, o) => o.state)}::text[],
-      ${column((_, o) => (o.state === 'done' ? o.result : null))}::text[],
-      ${column((_, o) => (o.state === 'done' ? null : jsonText(o.error)))}::text[],
-      ${column((_, o) => (o.state === 'failed' || (o.state === 'queued' && o.counts) ? 1 : 0))}::int[],
-      ${column((_, o) => (o.state === 'queued' ? o.delayMs : 0))}::float8[]
-    ) as fate(id, attempt, state, result, error, failed, delay)
-    where jobs.id = fate.id and jobs.attempt = fate.attempt and owner = ${owner} and jobs.state = 'running'
+    from fate where jobs.id = fate.id
     returning jobs.id`.execute(db);
   if (ends.some(({ outcome: o }) => o.state === 'queued' && o.delayMs === 0)) await announce(db);
   return new Set(rows.map((row) => row.id));
@@ -141,19 +163,18 @@ export interface Notes {
 
 /** Writes steps, progress and log lines of runs; those of lost runs are dropped. */
 export async function writeNotes(db: Db, owner: string, notes: readonly Notes[]): Promise<void> {
+  const leases = notes.map((note) => note.lease);
   await sql`
+    with ${held(owner, leases)}
     update jobs set steps = jobs.steps || note.steps::jsonb, step = coalesce(note.step, jobs.step),
       progress = coalesce(note.progress::jsonb, jobs.progress)
-    from unnest(
-      ${notes.map((n) => n.lease.id)}::text[],
-      ${notes.map((n) => n.lease.attempt)}::int[],
+    from held join unnest(
+      ${leases.map((lease) => lease.id)}::text[],
       ${notes.map((n) => jsonText(n.steps))}::text[],
       ${notes.map((n) => (n.progress ? jsonText(n.progress) : null))}::text[],
       ${notes.map((n) => n.steps.at(-1)?.name ?? null)}::text[]
-    ) as note(id, attempt, steps, progress, step)
-    where jobs.id = note.id and jobs.attempt = note.attempt and owner = ${owner} and state = 'running'`.execute(
-    db,
-  );
+    ) as note(id, steps, progress, step) on note.id = held.id
+    where jobs.id = held.id`.execute(db);
   const lines = notes.flatMap((n) => n.lines.map((entry) => ({ ...entry, id: n.lease.id })));
   if (lines.length === 0) return;
   await sql`

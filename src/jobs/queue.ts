@@ -115,12 +115,15 @@ export async function cancelJob(db: Db, id: string): Promise<Job> {
         with recursive tree as (
           select id from jobs where id = ${id}
           union select child.id from jobs child join tree on child.parent_id = tree.id
+        ),
+        held as materialized (
+          select jobs.id from jobs join tree on tree.id = jobs.id
+          where state in ('queued', 'running') and cancel_requested_at is null order by jobs.id for update of jobs
         )
         update jobs set cancel_requested_at = now(),
           state = case state when 'queued' then 'cancelled' else state end,
           ended_at = case state when 'queued' then now() end
-        where id in (select id from tree) and state in ('queued', 'running') and cancel_requested_at is null
-        returning id, state`.execute(tx);
+        from held where jobs.id = held.id returning jobs.id, state`.execute(tx);
       changed = rows.length;
       if (rows.some((row) => row.state === 'running'))
         await sql`select pg_notify(${cancelChannel}, '')`.execute(tx);

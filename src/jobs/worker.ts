@@ -11,7 +11,7 @@ import { hostname } from 'node:os';
 import { sleep, within } from '#base/deadline.ts';
 import { CarrelError, messageOf } from '#base/errors.ts';
 import { silent, type Logger } from '#base/log.ts';
-import { isConnectionLoss } from '#store/errors.ts';
+import { isConnectionLoss, isTransactionConflict } from '#store/errors.ts';
 import type { Store } from '#store/database.ts';
 import type { Job } from '#store/jobs.ts';
 import { createBell } from './bell.ts';
@@ -80,6 +80,12 @@ export function createWorker({
   const finished = new AbortController();
   const bell = createBell();
 
+  /** A database that is away comes back; anything else is a fault of ours. */
+  const complain = (message: string, error: unknown): void => {
+    const passing = isConnectionLoss(error) || isTransactionConflict(error);
+    log[passing ? 'warn' : 'error'](message, { error: messageOf(error) });
+  };
+
   const start = (job: Job): void => {
     const definition = definitions.get(job.kind);
     // takeJobs asks for our kinds only.
@@ -110,7 +116,7 @@ export function createWorker({
       await flushNotes(batch.flatMap(({ lease }) => runs.get(keyOf(lease)) ?? []));
       settle(batch, await endRuns(db, owner, batch));
     } catch (error) {
-      if (isConnectionLoss(error)) {
+      if (isConnectionLoss(error) || isTransactionConflict(error)) {
         ended = [...batch, ...ended];
         throw error;
       }
@@ -153,7 +159,7 @@ export function createWorker({
         }
         if (ended.length === 0) await bell.wait(pollMs);
       } catch (error) {
-        log.warn('the job table is not reachable', { error: messageOf(error) });
+        complain('taking and ending jobs failed', error);
         await sleep(100);
       }
     }
@@ -183,7 +189,7 @@ export function createWorker({
         }
         await reapExpired(db, { leaseMs });
       } catch (error) {
-        log.warn('the heartbeat of the jobs failed', { error: messageOf(error) });
+        complain('the heartbeat failed', error);
         // Nobody can take our jobs while the server is down; but if only we cannot reach it, somebody has.
         if (performance.now() - renewedAt > abandonAfterLeases * leaseMs)
           for (const run of runs.values()) run.stop('lost');
