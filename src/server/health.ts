@@ -8,7 +8,7 @@ export interface HealthOptions {
   readonly version: string;
   readonly database: () => Promise<boolean>;
   readonly isolation: () => Promise<boolean>;
-  readonly uplink: () => boolean;
+  readonly uplink: () => Promise<boolean>;
 }
 
 export interface Health {
@@ -32,14 +32,18 @@ export function createHealth({ version, database, isolation, uplink }: HealthOpt
   const startedAt = new Date().toISOString();
   return {
     async report() {
-      const [hasDatabase, hasIsolation] = await Promise.all([answered(database), answered(isolation)]);
+      const [hasDatabase, hasIsolation, hasUplink] = await Promise.all([
+        answered(database),
+        answered(isolation),
+        answered(uplink),
+      ]);
       return {
         status: hasDatabase && hasIsolation ? 'ok' : 'degraded',
         version,
         startedAt,
         database: hasDatabase ? 'ok' : 'unavailable',
         isolation: hasIsolation ? 'ok' : 'unavailable',
-        uplink: uplink() ? 'ok' : 'none',
+        uplink: hasUplink ? 'ok' : 'none',
       };
     },
   };

@@ -68,7 +68,7 @@ export async function startTestServer(
     version: 'test',
     database: async () => true,
     isolation: async () => true,
-    uplink: () => false,
+    uplink: async () => false,
   });
   const app = await assembleApp({
     store,

@@ -1,0 +1,187 @@
+/**
+ * What does the work: isolation, images, machines, grading, and the workers that run their jobs. The daemon and
+ * `carrel worker` open the same engine; only the daemon reconciles.
+ *
+ * Three workers rather than one, so that a long queue of submissions does not hold up the start of a machine.
+ */
+import { availableParallelism } from 'node:os';
+import { join } from 'node:path';
+import { CarrelError } from '#base/errors.ts';
+import type { Logger } from '#base/log.ts';
+import { defineGradeJob } from '#classroom/grade.ts';
+import { openLabFolders, type LabFolders } from '#classroom/folders.ts';
+import { defineRegradeJob } from '#classroom/regrades.ts';
+import { openWorkplace } from '#classroom/workplace.ts';
+import { openFabric } from '#fabric/fabric.ts';
+import { fabricEnvironment } from '#fabric/environment.ts';
+import { openRegexGuard } from '#grading/judge/regex.ts';
+import type { WithFreshMachine } from '#grading/machine.ts';
+import { openBlobs, type BlobStore } from '#images/blobs.ts';
+import { openImages } from '#images/store.ts';
+import { openSandboxes } from '#isolate/sandbox.ts';
+import { startForkServer, type ForkServer } from '#isolate/server.ts';
+import { createWorker } from '#jobs/worker.ts';
+import { openMachines, type Machines } from '#machines/service.ts';
+import type { Store } from '#store/database.ts';
+import type { Db } from '#store/schema.ts';
+import { openImageRegistry, type ImageRegistry } from './images.ts';
+import { startPart, type Part } from './part.ts';
+
+export interface EngineOptions {
+  readonly dataDirectory: string;
+  readonly cache?: string | undefined;
+  readonly store: Store;
+  /** Started before everything else, while the process is small. */
+  readonly isolation: Part<ForkServer>;
+  /** Names the control groups of sandboxes. */
+  readonly instance: string;
+  /** Names the control groups of machines: the cloud's. */
+  readonly cloud: string;
+  readonly reconciles: boolean;
+  readonly log: Logger;
+}
+
+export interface Engine {
+  readonly registry: ImageRegistry;
+  readonly blobs: BlobStore;
+  readonly folders: LabFolders;
+  readonly machines: Part<Machines>;
+  readonly grading: Part<unknown>;
+  /** Gives running jobs back, lets go of machines, ends sandboxes. */
+  close(): Promise<void>;
+}
+
+/** Jobs get this long to stop when the process ends; the rest is left to their leases. */
+const GIVE_BACK_MS = 3000;
+const MACHINE_SLOTS = 8;
+
+/** The fork server as a part; `socket` must be this process's own. */
+export function startIsolation(socket: string, log: Logger): Part<ForkServer> {
+  return startPart({
+    name: 'isolation',
+    log,
+    open: () => startForkServer({ socket, logger: log }),
+    close: (server) => server.close(),
+  });
+}
+
+export async function openEngine(options: EngineOptions): Promise<Engine> {
+  const { dataDirectory, cache, store, isolation, instance, cloud, reconciles, log } = options;
+  const { db } = store;
+  const images = await openImages(cache === undefined ? {} : { cache });
+  const registry = openImageRegistry({ db, images });
+  const blobs = await openBlobs(join(dataDirectory, 'blobs'));
+  const folders = await openLabFolders({ directory: join(dataDirectory, 'labs'), blobs });
+  const general = createWorker({ store, jobs: [...registry.jobs, defineRegradeJob({ db })], slots: 2, log });
+
+  const machines = startPart({
+    name: 'machines',
+    log,
+    async open() {
+      const server = await isolation.opened;
+      const environment = fabricEnvironment();
+      if (!environment)
+        throw new CarrelError('host_unsupported', 'this process was not started inside the fabric', {
+          hint: 'start the cloud with: carrel up',
+        });
+      const { netns, hostAddresses, resolver } = environment;
+      const fabric = await openFabric({ netns, hostAddresses, resolver });
+      const service = await openMachines({
+        db,
+        server,
+        fabric,
+        images,
+        dataDirectory,
+        instance: cloud,
+        log,
+        reconciles,
+      });
+      const worker = createWorker({ store, jobs: service.jobs, slots: MACHINE_SLOTS, log });
+      return { service, worker, fabric };
+    },
+    async close({ service, worker, fabric }) {
+      await worker.stop({ limitMs: GIVE_BACK_MS });
+      await service.close();
+      fabric.close();
+    },
+  });
+
+  const grading = startPart({
+    name: 'grading',
+    log,
+    async open() {
+      const server = await isolation.opened;
+      const sandboxes = await openSandboxes({ server, instance });
+      const workplace = await openWorkplace({ base: join(dataDirectory, 'run', 'grading'), blobs });
+      const guard = openRegexGuard();
+      const job = defineGradeJob({
+        db,
+        folders,
+        workplace,
+        grader: {
+          sandboxes,
+          guard,
+          rootOf: async (image) => (await images.ensure(image)).path,
+          withFreshMachine: freshMachines(db, () => machines.get().service),
+        },
+      });
+      const worker = createWorker({ store, jobs: [job], slots: availableParallelism() + 1, log });
+      return { sandboxes, workplace, guard, worker };
+    },
+    async close({ sandboxes, workplace, guard, worker }) {
+      await worker.stop({ limitMs: GIVE_BACK_MS });
+      await sandboxes.close();
+      await workplace.close();
+      await guard.close();
+    },
+  });
+
+  return {
+    registry,
+    blobs,
+    folders,
+    machines: serviceOf(machines),
+    grading,
+    async close() {
+      await Promise.all([general.stop({ limitMs: GIVE_BACK_MS }), grading.close(), machines.close()]);
+    },
+  };
+}
+
+/** The part without its worker. */
+function serviceOf(part: Part<{ readonly service: Machines }>): Part<Machines> {
+  const opened = part.opened.then(({ service }) => service);
+  opened.catch(() => undefined);
+  return {
+    name: part.name,
+    get up() {
+      return part.up;
+    },
+    get: () => part.get().service,
+    opened,
+    close: () => part.close(),
+  };
+}
+
+/** Machines for grading: made for the author of the submission, in the course of its lab. */
+function freshMachines(db: Db, machines: () => Machines): WithFreshMachine {
+  return async ({ image, submissionId, labels, signal }, use) => {
+    const { ownerId, courseId, labId } = await db
+      .selectFrom('submissions')
+      .innerJoin('labs', 'labs.id', 'submissions.lab_id')
+      .select(['submissions.user_id as ownerId', 'labs.course_id as courseId', 'labs.id as labId'])
+      .where('submissions.id', '=', submissionId)
+      .executeTakeFirstOrThrow();
+    return machines().withFreshMachine(
+      { image, submissionId, ownerId, courseId, labId, labels, signal },
+      (machine) =>
+        use({
+          id: machine.id,
+          initPid: machine.process.pid,
+          address: machine.address === '' ? null : machine.address,
+          run: (request, { signal }) => machine.run(request, { signal }),
+          writeFile: (path, bytes, { mode }) => machine.writeFile(path, bytes, { mode }),
+        }),
+    );
+  };
+}
