@@ -126,6 +126,8 @@ export const op = {
   // the child's file systems
   private: (): Operation => ['private'],
   root: (path: string, flags: readonly MountFlag[]): Operation => ['root', path, list(flags)],
+  /** A root that the session mounts itself, while the child waits. */
+  rootLate: (path: string): Operation => ['root-late', path],
   /** A root that lacks some mount points; they are given as absolute paths. */
   overlayRoot: (path: string, missing: readonly { path: string; directory: boolean }[]): Operation => [
     'overlay-root',
@@ -157,6 +159,7 @@ export const op = {
   collect: (path: string, maxBytes: number): Operation => ['collect', path, number(maxBytes)],
   // network
   linkUp: (name: string): Operation => ['link-up', name],
+  mac: (link: string, mac: string): Operation => ['mac', link, mac],
   address: (link: string, address: string, prefix: number): Operation => [
     'address',
     link,

@@ -50,7 +50,11 @@ export interface Session {
 }
 
 export interface FrameSink {
+  /** False when the socket's buffer is full or the session has ended. */
   send(kind: string, payload?: Uint8Array | string): boolean;
+  /** Stops reading, and with it the program once its pipes are full. */
+  pause(): void;
+  resume(): void;
 }
 
 export function lost(cause?: unknown): CarrelError {
@@ -206,7 +210,11 @@ class SocketSession implements Session {
   ): FrameSink {
     this.#start({ frame: onFrame, end: onEnd });
     if (operations.length) this.#socket.write(encodeFrame('P', encodePlan(operations)));
-    return { send: (kind, payload) => !this.#closed && this.#socket.write(encodeFrame(kind, payload)) };
+    return {
+      send: (kind, payload) => !this.#closed && this.#socket.write(encodeFrame(kind, payload)),
+      pause: () => void this.#socket.pause(),
+      resume: () => void this.#socket.resume(),
+    };
   }
 }
 

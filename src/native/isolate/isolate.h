@@ -105,6 +105,7 @@ struct run {
 
   /* the child */
   pid_t pid; int pidfd, status; /* status: socket to the child */
+  int late_root;                /* a tree opened while the child waited, handed over with "go"; or -1 */
   int work;                     /* its work directory, handed over; or -1 */
   bool separate_init;           /* process 1 is ours, the program is its child */
   bool started;
@@ -174,6 +175,7 @@ int open_in(int dir, const char *path, uint64_t flags, uint64_t resolve);
 /* rtnetlink (net.c) */
 int net_open(void);
 int net_up(int socket, const char *name);
+int net_mac(int socket, const char *name, const char *mac);
 int net_address(int socket, const char *name, const char *address, int prefix);
 int net_gateway(int socket, const char *gateway);
 int net_veth(int socket, const char *name, const char *peer, int peer_namespace);

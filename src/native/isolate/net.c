@@ -51,6 +51,18 @@ int net_up(int fd, const char *name) {
   return ask(fd, &r);
 }
 
+int net_mac(int fd, const char *name, const char *mac) {
+  unsigned char bytes[6];
+  if (sscanf(mac, "%2hhx:%2hhx:%2hhx:%2hhx:%2hhx:%2hhx", &bytes[0], &bytes[1], &bytes[2], &bytes[3], &bytes[4], &bytes[5]) != 6) {
+    errno = EINVAL;
+    return -1;
+  }
+  struct request r = { .head = { .nlmsg_len = NLMSG_LENGTH(sizeof r.body.link), .nlmsg_type = RTM_NEWLINK } };
+  add(&r, IFLA_IFNAME, name, strlen(name) + 1);
+  add(&r, IFLA_ADDRESS, bytes, sizeof bytes);
+  return ask(fd, &r);
+}
+
 static int index_of(int fd, const char *name) {
   struct request r = { .head = { .nlmsg_len = NLMSG_LENGTH(sizeof r.body.link), .nlmsg_type = RTM_GETLINK, .nlmsg_flags = NLM_F_REQUEST } };
   add(&r, IFLA_IFNAME, name, strlen(name) + 1);
@@ -73,7 +85,7 @@ int net_address(int fd, const char *name, const char *address, int prefix) {
   add(&r, IFA_LOCAL, &a, sizeof a);
   add(&r, IFA_ADDRESS, &a, sizeof a);
   if (prefix < 31) add(&r, IFA_BROADCAST, &broadcast, sizeof broadcast);
-  return ask(fd, &r);
+  return ask(fd, &r) && errno != EEXIST ? -1 : 0; /* whoever plugged the cable may have set it already */
 }
 
 int net_gateway(int fd, const char *gateway) {
@@ -83,7 +95,7 @@ int net_gateway(int fd, const char *gateway) {
   r.body.route = (struct rtmsg){ .rtm_family = AF_INET, .rtm_table = RT_TABLE_MAIN, .rtm_protocol = RTPROT_BOOT,
     .rtm_scope = RT_SCOPE_UNIVERSE, .rtm_type = RTN_UNICAST };
   add(&r, RTA_GATEWAY, &a, sizeof a);
-  return ask(fd, &r);
+  return ask(fd, &r) && errno != EEXIST ? -1 : 0;
 }
 
 /* A veth pair: one end in the socket's namespace, the peer in the namespace given by a descriptor. */

@@ -256,6 +256,7 @@ static int with_netlink(int (*act)(int, struct op *), struct op *op) {
   return result;
 }
 static int act_up(int fd, struct op *op) { return net_up(fd, op->arg[0]); }
+static int act_mac(int fd, struct op *op) { return net_mac(fd, op->arg[0], op->arg[1]); }
 static int act_address(int fd, struct op *op) { return net_address(fd, op->arg[0], op->arg[1], atoi(op->arg[2])); }
 static int act_gateway(int fd, struct op *op) { return net_gateway(fd, op->arg[0]); }
 
@@ -263,6 +264,7 @@ int link_up_child(struct run *run, struct op *op) {
   (void)run;
   return with_netlink(act_up, op);
 }
+int mac_child(struct run *run, struct op *op) { (void)run; return with_netlink(act_mac, op); }
 int address_child(struct run *run, struct op *op) { (void)run; return with_netlink(act_address, op); }
 int gateway_child(struct run *run, struct op *op) { (void)run; return with_netlink(act_gateway, op); }
 

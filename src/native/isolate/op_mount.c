@@ -93,7 +93,15 @@ static int attach(int tree, const char *path) {
   return (int)syscall(SYS_move_mount, tree, "", AT_FDCWD, path, MOVE_MOUNT_F_EMPTY_PATH);
 }
 
+/* What the session has mounted for itself meanwhile: its tree goes to the child with "go", for the child's id
+ * may not walk to the place, and its mount namespace is not the session's. */
+int late_root_after(struct run *run, struct op *op) {
+  run->late_root = (int)syscall(SYS_open_tree, AT_FDCWD, op->arg[0], OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+  return run->late_root < 0 ? -1 : 0;
+}
+
 int root_child(struct run *run, struct op *op) {
+  if (run->late_root >= 0) op->fd = run->late_root;
   if (op->fd >= 0) {
     if (attach(op->fd, STAGE)) return fail(run, STAGE, errno);
     return fchdir(op->fd);
@@ -235,8 +243,8 @@ int mkdir_child(struct run *run, struct op *op) {
   char name[256];
   int parent = parent_of(op->arg[0], name, sizeof name);
   if (parent < 0) return -1;
-  int result = mkdirat(parent, name, mode_of(op->arg[1])) && errno != EEXIST ? -1 : 0;
-  if (!result) result = fchmodat(parent, name, mode_of(op->arg[1]), 0);
+  int made = !mkdirat(parent, name, mode_of(op->arg[1]));
+  int result = made ? fchmodat(parent, name, mode_of(op->arg[1]), 0) : errno == EEXIST ? 0 : -1;
   close(parent);
   return result;
 }

@@ -43,6 +43,7 @@ static const struct op_def table[] = {
   /* file systems in the child */
   { "private",      0,                                   NULL,                 NULL,                private_child },
   { "root",         2 /* PATH FLAGS */,                  root_before,          NULL,                root_child },
+  { "root-late",    1 /* PATH the session mounts late */, NULL,                late_root_after,     root_child },
   { "overlay-root", 2 /* PATH DIRECTORIES(:) */,         root_before,          NULL,                overlay_root_child },
   { "bind",         3 /* SOURCE TARGET FLAGS */,         bind_before,          NULL,                bind_child },
   { "mount",        5 /* TYPE SOURCE TARGET FLAGS DATA */, NULL,               NULL,                mount_child },
@@ -57,6 +58,7 @@ static const struct op_def table[] = {
   { "collect",      2 /* PATH-IN-WORK MAX-BYTES */,      NULL,                 NULL,                NULL },
   /* network */
   { "link-up",      1,                                   NULL,                 NULL,                link_up_child },
+  { "mac",          2 /* LINK MAC */,                    NULL,                 NULL,                mac_child },
   { "address",      3 /* LINK ADDRESS PREFIX */,         NULL,                 NULL,                address_child },
   { "gateway",      1,                                   NULL,                 NULL,                gateway_child },
   { "hold-net",     0 /* keep the child's first netns */, NULL,                hold_net_after,      NULL },

@@ -23,7 +23,7 @@ void run_init(struct run *run, struct peer *client, struct plan *plan) {
   memset(run, 0, sizeof *run);
   run->plan = *plan;
   run->client = client;
-  run->cgroup = run->target = run->held_net = run->pidfd = run->status = run->work = -1;
+  run->cgroup = run->target = run->held_net = run->pidfd = run->status = run->work = run->late_root = -1;
   run->keep.lock = run->keep.listener = run->keep.exec_listener = -1;
   for (int i = 0; i < MAX_STDIO; i++) run->stdio[i].theirs = run->stdio[i].ours = -1;
 }
@@ -35,7 +35,7 @@ static void shut(int *fd) {
 
 static void run_close(struct run *run) {
   for (int i = 0; i < MAX_STDIO; i++) shut(&run->stdio[i].theirs), shut(&run->stdio[i].ours);
-  shut(&run->cgroup), shut(&run->target), shut(&run->held_net), shut(&run->pidfd), shut(&run->status), shut(&run->work);
+  shut(&run->cgroup), shut(&run->target), shut(&run->held_net), shut(&run->pidfd), shut(&run->status), shut(&run->work), shut(&run->late_root);
   shut(&run->keep.lock), shut(&run->keep.listener), shut(&run->keep.exec_listener);
   for (int i = 0; i < run->plan.n; i++) shut(&run->plan.op[i].fd);
   buf_free(&run->input);
@@ -158,10 +158,17 @@ _Noreturn static void become_program(struct run *run) {
   _exit(error == ENOENT || error == ENOTDIR ? 127 : 126);
 }
 
+/* "go", perhaps with the tree of the root. */
+static bool receive_go(struct run *run) {
+  struct pollfd p = { run->status, POLLIN, 0 };
+  struct note note;
+  while (poll(&p, 1, -1) < 0 && errno == EINTR) { }
+  return note_receive(run->status, &note, &run->late_root) > 0;
+}
+
 _Noreturn void child_main(struct run *run) {
-  char go;
   /* Order: ask for death with the session, then wait. A session that died in between is an end of file. */
-  if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) || read(run->status, &go, 1) != 1) _exit(125);
+  if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) || !receive_go(run)) _exit(125);
   prctl(PR_SET_DUMPABLE, 0, 0, 0, 0); /* until the program starts nobody inside may look at us */
   for (int i = 0; i < run->plan.n; i++) {
     struct op *op = &run->plan.op[i];
@@ -274,7 +281,9 @@ int run_execute(struct run *run) {
   if (stage(run, true)) return abandon(run), -1;
   for (int i = 0; i < MAX_STDIO; i++) shut(&run->stdio[i].theirs);
   for (int i = 0; i < run->plan.n; i++) shut(&run->plan.op[i].fd);
-  if (write(run->status, "g", 1) != 1) return run_error(run, "clone", -1, errno), abandon(run), -1;
+  struct note go = { 0 };
+  if (note_send(run->status, &go, run->late_root)) return run_error(run, "clone", -1, errno), abandon(run), -1;
+  shut(&run->late_root);
   run_watch(run);
   return 0;
 }

@@ -263,7 +263,7 @@ static void finish(struct run *run) {
   if (run->exec_errno < 0) return; /* the error frame has been sent: there was no run */
   if (run->client) collect_files(run);
   run_report(run, &j);
-  if (run->keep.on) keep_end(run, j.text);
+  if (run->keep.lock >= 0) keep_end(run, j.text);
   run_broadcast(run, 'J', j.text, j.n);
 }
 
