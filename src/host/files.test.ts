@@ -15,7 +15,7 @@ function content(letter: string): string {
 test('readers see the old or the new content, never a part', async () => {
   const path = join(directory, 'a');
   await writeFileAtomic(path, content('0'));
-  const writing = [...'abcdef'].reduce(async (before, letter) => {
+  const writing = 'abcdef'.split('').reduce(async (before, letter) => {
     await before;
     await writeFileAtomic(path, content(letter), { mode: 0o644 });
   }, Promise.resolve());

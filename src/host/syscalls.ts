@@ -65,8 +65,10 @@ export const syscallNumbers = {
   umount2: 166,
   pidfd_send_signal: 424,
   pidfd_open: 434,
+  open_tree: 428,
   openat2: 437,
   pidfd_getfd: 438,
+  mount_setattr: 442,
 } as const;
 
 export type SyscallName = keyof typeof syscallNumbers;
