@@ -2,7 +2,9 @@
  * Regular expressions of authors on the output of strangers: in a thread that can be ended, because a pattern
  * such as (a+)+$ takes exponential time on a text made for it, and the main thread must never wait.
  */
+import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
+import { within } from '#base/deadline.ts';
 import { CarrelError } from '#base/errors.ts';
 
 const program = `
@@ -21,49 +23,43 @@ export interface RegexGuard extends AsyncDisposable {
   close(): Promise<void>;
 }
 
+/** Starting a thread takes some milliseconds, on a busy host more; that is not the pattern's fault. */
+const startMs = 20_000;
+
+async function startThread(): Promise<Worker> {
+  const worker = new Worker(program, { eval: true, env: {}, resourceLimits: { maxOldGenerationSizeMb: 64 } });
+  try {
+    await within(startMs, 'the thread for patterns to start', once(worker, 'online'));
+    return worker;
+  } catch (error) {
+    await worker.terminate();
+    throw error;
+  }
+}
+
 /** One thread, made at the first use; a pattern that takes too long costs the thread, and the next use makes another. */
 export function openRegexGuard({ limitMs = defaultLimitMs }: { limitMs?: number } = {}): RegexGuard {
   let worker: Worker | undefined;
   let queue: Promise<unknown> = Promise.resolve();
 
   async function ask(source: string, text: string): Promise<boolean> {
-    const mine = (worker ??= new Worker(program, {
-      eval: true,
-      env: {},
-      resourceLimits: { maxOldGenerationSizeMb: 64 },
-    }));
+    const mine = (worker ??= await startThread());
     mine.ref();
-    let timer: NodeJS.Timeout | undefined;
-    const end = async (): Promise<void> => {
-      if (worker === mine) worker = undefined;
-      await mine.terminate();
-    };
+    const given = Promise.withResolvers<unknown>();
+    const ended = (): void => given.reject(new CarrelError('internal', 'the thread for patterns ended'));
+    mine.on('message', given.resolve).on('error', given.reject).on('exit', ended);
     try {
-      const answer = await new Promise<unknown>((resolve, reject) => {
-        mine.once('message', resolve);
-        // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a thread has no origin
-        mine.postMessage({ source, text });
-        mine.once('error', reject);
-        mine.once('exit', () => reject(new CarrelError('internal', 'the thread for patterns ended')));
-        timer = setTimeout(
-          () =>
-            reject(
-              new CarrelError(
-                'deadline_exceeded',
-                `the pattern ${source} takes more than ${limitMs} ms on this text`,
-              ),
-            ),
-          limitMs,
-        );
-      });
-      if (typeof answer === 'boolean') return answer;
-      throw new CarrelError('lab_invalid', `the pattern ${source}: ${String(answer)}`);
+      // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a thread has no origin
+      mine.postMessage({ source, text });
+      const found = await within(limitMs, `the pattern ${source} on this text`, given.promise);
+      if (typeof found === 'boolean') return found;
+      throw new CarrelError('lab_invalid', `the pattern ${source}: ${String(found)}`);
     } catch (error) {
-      await end();
+      worker = undefined;
+      await mine.terminate();
       throw error;
     } finally {
-      clearTimeout(timer);
-      mine.removeAllListeners();
+      mine.off('message', given.resolve).off('error', given.reject).off('exit', ended);
       mine.unref();
     }
   }
