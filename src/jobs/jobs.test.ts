@@ -7,8 +7,9 @@ import { transaction } from '#store/database.ts';
 import { selectJob, selectJobLogs } from '#store/jobs.ts';
 import { startTestCluster } from '#store/testing.ts';
 import { z } from 'zod';
-import { cancelJob, enqueue, purgeJobs, selectChildren, selectChildrenSummary } from './queue.ts';
+import { cancelJob, enqueue, selectChildren, selectChildrenSummary } from './queue.ts';
 import { defineJob } from './types.ts';
+import { startUpkeep } from './upkeep.ts';
 import { resultOf, waitForJob, waitForJobs } from './wait.ts';
 import { createWorker, type WorkerOptions } from './worker.ts';
 
@@ -243,7 +244,8 @@ test('500 jobs are run once each by 3 workers, the urgent ones first', async () 
     [...ran].sort((a, b) => a - b),
     Array.from({ length: 500 }, (_, n) => n),
   );
-  assert.deepEqual(new Set(ran.slice(0, 10)), new Set(Array.from({ length: 10 }, (_, n) => 490 + n)));
+  // Nine slots: what was taken together with the last urgent ones may come before those.
+  assert.equal(ran.slice(0, 19).filter((n) => n >= 490).length, 10);
 });
 
 test('a job that is not due yet waits', async () => {
@@ -298,7 +300,8 @@ test('ended jobs are purged when they are old, with their logs; others stay', as
   await db.insertInto('job_logs').values({ job_id: old.id, line: 'x' }).execute();
   const eightDaysAgo = new Date(Date.now() - 8 * 24 * 3_600_000);
   await db.updateTable('jobs').set({ ended_at: eightDaysAgo }).where('id', '=', old.id).execute();
-  assert.equal(await purgeJobs(db), 1);
+  const log = createLogger({ level: 'warn', write: (line) => assert.fail(line) });
+  await startUpkeep({ db, log }).stop();
   const left = await db.selectFrom('jobs').select('id').orderBy('seq').execute();
   assert.deepEqual(left, [{ id: fresh.id }, { id: waiting.id }]);
   assert.deepEqual(await db.selectFrom('job_logs').selectAll().execute(), []);

@@ -59,6 +59,11 @@ function madeBy(data: string): number | undefined {
   }
 }
 
+/** Where the socket of the cluster in a data directory (a real path) is. */
+export function socketDirectoryOf(dataDir: string): string {
+  return join(dataDir, 'run', 'pg');
+}
+
 /** Makes the directories around the cluster; refuses a place where it could not live, before anything is started. */
 export function prepareDirectories(dataDir: string, user: DatabaseUser): ClusterPaths {
   mkdirSync(dataDir, { recursive: true, mode: 0o711 });
@@ -66,7 +71,7 @@ export function prepareDirectories(dataDir: string, user: DatabaseUser): Cluster
   const run = join(root, 'run');
   const paths = {
     data: join(root, 'pg'),
-    socketDirectory: join(run, 'pg'),
+    socketDirectory: socketDirectoryOf(root),
     log: join(root, 'log', 'postgres.log'),
   };
   const socket = join(paths.socketDirectory, '.s.PGSQL.5432');

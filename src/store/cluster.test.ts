@@ -16,8 +16,8 @@ import { after, test } from 'node:test';
 import { until } from '#base/deadline.ts';
 import { sql } from 'kysely';
 import { prepareDirectories } from './cluster-files.ts';
-import { startCluster, stopCluster } from './cluster.ts';
-import { openStore, transaction, type Store } from './database.ts';
+import { clusterConnection, startCluster, stopCluster } from './cluster.ts';
+import { connectionFromEnvironment, openStore, transaction, type Store } from './database.ts';
 import { findPostmaster } from './postmaster.ts';
 import { testDatabaseUser } from './testing.ts';
 
@@ -178,6 +178,32 @@ test('a server that is just ending is waited for', async () => {
   await cluster.stop();
   assert.equal(findPostmaster(join(dataDir, 'pg')), undefined);
   assert.equal(await stopCluster({ dataDir }), false);
+});
+
+test('a URL names a database as well, and only a set one does', async () => {
+  const cluster = await startCluster({ dataDir, user });
+  const url = `postgresql://carrel@${encodeURIComponent(cluster.connection.host)}/carrel`;
+  const connection = connectionFromEnvironment({ DATABASE_URL: url });
+  assert.ok(connection);
+  assert.equal(connectionFromEnvironment({}), undefined);
+  const store = openStore({ connection });
+  assert.deepEqual(await query(store, 'select 1 as one'), [{ one: 1 }]);
+  await store.close();
+  assert.deepEqual(clusterConnection(dataDir), cluster.connection);
+  cluster.leave();
+});
+
+test('a transaction inside a transaction is part of it', async () => {
+  const cluster = await startCluster({ dataDir, user });
+  const store = openStore({ connection: cluster.connection });
+  const outer = transaction(store.db, async (tx) => {
+    await transaction(tx, (inner) => sql`insert into written values (1000000)`.execute(inner));
+    throw new Error('changed my mind');
+  });
+  await assert.rejects(outer, /changed my mind/);
+  assert.deepEqual(await query(store, 'select id from written where id = 1000000'), []);
+  await store.close();
+  cluster.leave();
 });
 
 test('stop ends a server that has connections open', async () => {

@@ -9,13 +9,19 @@
  * waits for it to end. PostgreSQL recovers by itself from kill -9 of anything: we only start it again.
  */
 import { spawn } from 'node:child_process';
-import { closeSync, openSync, renameSync, statSync, writeFileSync } from 'node:fs';
+import { closeSync, existsSync, openSync, realpathSync, renameSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { sleep, until } from '#base/deadline.ts';
 import { CarrelError, errnoOf, messageOf } from '#base/errors.ts';
 import { silent, type Logger } from '#base/log.ts';
 import { Client, DatabaseError } from 'pg';
-import { findBinaries, initCluster, prepareDirectories, type ClusterPaths } from './cluster-files.ts';
+import {
+  findBinaries,
+  initCluster,
+  prepareDirectories,
+  socketDirectoryOf,
+  type ClusterPaths,
+} from './cluster-files.ts';
 import { databaseUser, type DatabaseUser } from './cluster-user.ts';
 import { answers, findPostmaster, identify, isAlive, type Postmaster } from './postmaster.ts';
 
@@ -51,7 +57,7 @@ const settings: Readonly<Record<string, string>> = {
 const startLimitMs = 60_000;
 const stopLimitMs = 10_000;
 const logLimitBytes = 8 * 2 ** 20;
-const watchEveryMs = 500;
+const watchEveryMs = 200;
 const firstPauseMs = 50;
 const longestPauseMs = 5000;
 
@@ -98,7 +104,7 @@ export async function startCluster({
   const paths = prepareDirectories(dataDir, user);
   const bin = findBinaries(paths.data);
   if (await initCluster(paths, bin, user)) log.info('database cluster made', { directory: paths.data });
-  const connection = { host: paths.socketDirectory, user: 'carrel', database: 'carrel' };
+  const connection = clusterConnection(dataDir);
   const admin = { ...connection, database: 'postgres' };
   const closing = new AbortController();
 
@@ -172,6 +178,11 @@ export async function startCluster({
   };
 }
 
+/** How another process of this cloud (a worker) reaches the cluster that the daemon keeps. */
+export function clusterConnection(dataDir: string): ClusterConnection {
+  return { host: socketDirectoryOf(realpathSync(dataDir)), user: 'carrel', database: 'carrel' };
+}
+
 /** Stops the cluster's server if one runs, without making or starting anything. Says whether one ran. */
 export async function stopCluster({
   dataDir,
@@ -180,7 +191,7 @@ export async function stopCluster({
   dataDir: string;
   limitMs?: number;
 }): Promise<boolean> {
-  const server = findPostmaster(join(dataDir, 'pg'));
+  const server = existsSync(dataDir) ? findPostmaster(join(realpathSync(dataDir), 'pg')) : undefined;
   if (!server) return false;
   await stopServer(server, limitMs);
   return true;

@@ -2,7 +2,7 @@
 import { sleep } from '#base/deadline.ts';
 import { CarrelError } from '#base/errors.ts';
 import { silent, type Logger } from '#base/log.ts';
-import { Kysely, PostgresDialect } from 'kysely';
+import { Kysely, PostgresDialect, Transaction } from 'kysely';
 import { isConnectionLoss, isTransactionConflict } from './errors.ts';
 import { createListener, type Listener } from './listen.ts';
 import { createPatientPool } from './pool.ts';
@@ -84,9 +84,12 @@ const transactionAttempts = 5;
  * Runs `work` in one transaction and gives its value. It is run again after a deadlock, a serialization failure,
  * or a connection lost before the commit was asked for (then nothing was done), so it must have no effect
  * outside the database. If the connection is lost during the commit, `unavailable` says that the outcome is not
- * known.
+ * known. Inside a transaction it is part of that one.
+ *
+ * Within `work` use `tx` alone: a query on the pool would wait for a second connection while holding the first.
  */
 export async function transaction<T>(db: Db, work: (tx: Tx) => Promise<T>): Promise<T> {
+  if (db instanceof Transaction) return work(db);
   for (let attempt = 1; ; attempt += 1) {
     let committing = false;
     try {

@@ -16,7 +16,7 @@ const connectionErrnos = new Set([
 ]);
 /** pg reports a lost connection as a plain Error with one of these sentences. */
 const connectionSentences =
-  /^(Connection terminated|Client has encountered a connection error|Client was closed|timeout exceeded when trying to connect|timeout expired|Connection ended)/;
+  /^(Connection terminated|Client has encountered a connection error|Client was closed|timeout exceeded when trying to connect|timeout expired|Connection ended|Query read timeout)/;
 
 function sqlState(error: unknown): string | undefined {
   for (let at = error, depth = 0; at instanceof Error && depth < 5; at = at.cause, depth += 1)

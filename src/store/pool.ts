@@ -43,6 +43,9 @@ export interface PatientPoolOptions {
 const preparedLimit = 400;
 const prepared = new Map<string, string>();
 
+/** A read that took longer than this before it was lost is not done again: its caller has waited enough. */
+const repeatWithinMs = 5000;
+
 function statementName(text: string): string | undefined {
   let name = prepared.get(text);
   if (name === undefined && prepared.size < preparedLimit) {
@@ -95,6 +98,7 @@ class Reserved implements PostgresPoolClient {
   async query(sql: string, parameters: readonly unknown[] = []): Promise<unknown> {
     if (/^(begin|start transaction)/.test(sql)) this.#inTransaction = true;
     else if (/^(commit|rollback$)/.test(sql)) this.#inTransaction = false;
+    const asked = performance.now();
     try {
       return await this.#send(sql, parameters);
     } catch (error) {
@@ -102,7 +106,7 @@ class Reserved implements PostgresPoolClient {
       this.#broken = true;
       // `begin` was lost before anything was done in it, so it may be said again too.
       const harmless = sql.startsWith('begin') || (!this.#inTransaction && isPlainRead(sql));
-      if (!harmless) throw translateDatabaseError(error);
+      if (!harmless || performance.now() - asked > repeatWithinMs) throw translateDatabaseError(error);
     }
     this.#client.release(true);
     this.#client = await this.#take();
