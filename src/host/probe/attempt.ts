@@ -12,7 +12,11 @@ export interface Attempt {
 }
 
 /** The command that runs `argv` in fresh namespaces; without root they need a user namespace around them. */
-export function inNamespaces(namespaces: readonly Namespace[], argv: readonly string[], root: boolean): readonly [string, ...string[]] {
+export function inNamespaces(
+  namespaces: readonly Namespace[],
+  argv: readonly string[],
+  root: boolean,
+): readonly [string, ...string[]] {
   const needed = root || namespaces.includes('user') ? namespaces : [...namespaces, 'user' as const];
   const flags = needed.flatMap((name) =>
     name === 'user' ? ['--user', '--map-root-user'] : name === 'pid' ? ['--pid', '--fork'] : [`--${name}`],
@@ -20,12 +24,26 @@ export function inNamespaces(namespaces: readonly Namespace[], argv: readonly st
   return ['unshare', ...flags, '--', ...argv];
 }
 
+/** The line that says why: the first that speaks of an error, else the last. */
+function reasonOf(stderr: string): string {
+  const lines = stderr.split('\n');
+  return lines.find((line) => /error/i.test(line)) ?? lines.at(-1) ?? '';
+}
+
 /** Runs it with a limit; never throws. */
-export async function attempt(argv: readonly [string, ...string[]], { input = '', timeoutMs = 5000 } = {}): Promise<Attempt> {
+export async function attempt(
+  argv: readonly [string, ...string[]],
+  { input = '', timeoutMs = 5000 } = {},
+): Promise<Attempt> {
   try {
-    const result = await launch(argv, { input, timeoutMs, maxOutputBytes: 65_536, env: { ...process.env, LC_ALL: 'C' } });
+    const result = await launch(argv, {
+      input,
+      timeoutMs,
+      maxOutputBytes: 65_536,
+      env: { ...process.env, LC_ALL: 'C' },
+    });
     const stderr = result.stderr.toString('utf8').trim();
-    const said = result.timedOut ? `no end in ${timeoutMs} ms` : (stderr.split('\n').at(-1) ?? '');
+    const said = result.timedOut ? `no end in ${timeoutMs} ms` : reasonOf(stderr);
     return { ok: result.status === 0 && !result.timedOut, said, stdout: result.stdout.toString('utf8') };
   } catch (error) {
     return { ok: false, said: messageOf(error), stdout: '' };

@@ -36,7 +36,8 @@ function mount(source: string, target: string, type: string, data = ''): void {
 
 /** Lower and upper with one directory in both, mounted, and the merged directory removed. */
 function overlay(base: string, option: string): void {
-  for (const name of ['lower/both', 'upper/both', 'work', 'merged']) mkdirSync(join(base, name), { recursive: true });
+  for (const name of ['lower/both', 'upper/both', 'work', 'merged'])
+    mkdirSync(join(base, name), { recursive: true });
   writeFileSync(join(base, 'lower/both/file'), 'x');
   const options = `lowerdir=${base}/lower,upperdir=${base}/upper,workdir=${base}/work${option}`;
   mount('overlay', join(base, 'merged'), 'overlay', options);

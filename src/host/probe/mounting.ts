@@ -26,7 +26,9 @@ export function judgeMounting({ overlay, userxattr, idmapped }: MountingReport, 
       title: 'overlay',
       state: overlay.ok ? 'ok' : 'missing',
       found: overlay.ok ? 'works' : overlay.said,
-      consequence: overlay.ok ? 'machines share an image and write beside it' : 'machines cannot share an image',
+      consequence: overlay.ok
+        ? 'machines share an image and write beside it'
+        : 'machines cannot share an image',
       required: true,
       ...(!overlay.ok && { remedy: 'modprobe overlay' }),
     },
@@ -35,7 +37,9 @@ export function judgeMounting({ overlay, userxattr, idmapped }: MountingReport, 
       title: 'overlay with userxattr',
       state: userxattr.ok ? 'ok' : 'degraded',
       found: userxattr.ok ? 'works' : userxattr.said,
-      consequence: userxattr.ok ? 'overlays without root remove merged directories' : 'no overlays without root',
+      consequence: userxattr.ok
+        ? 'overlays without root remove merged directories'
+        : 'no overlays without root',
       ...(!userxattr.ok && { remedy: 'use Linux 5.11 or newer' }),
     },
     {
@@ -43,9 +47,13 @@ export function judgeMounting({ overlay, userxattr, idmapped }: MountingReport, 
       title: 'idmapped mounts',
       state: idmapped.ok ? 'ok' : 'degraded',
       found: idmapped.ok ? 'work' : idmapped.said,
-      consequence: idmapped.ok ? 'an image is shared by containers with different ids' : 'each range of ids needs a copy of the image',
+      consequence: idmapped.ok
+        ? 'an image is shared by containers with different ids'
+        : 'each range of ids needs a copy of the image',
       ...(!idmapped.ok && {
-        remedy: root ? 'keep the cache on ext4, xfs or btrfs, with Linux 5.12 or newer' : 'run as root: without root only file systems of one’s own can be idmapped',
+        remedy: root
+          ? 'keep the cache on ext4, xfs or btrfs, with Linux 5.12 or newer'
+          : 'run as root: without root only file systems of one’s own can be idmapped',
       }),
     },
   ];
@@ -55,7 +63,11 @@ export const mounting: Probe = {
   topic: 'file systems',
   async run({ root, data }) {
     const { ok, said, stdout } = await attempt(
-      inNamespaces(['mount'], [process.execPath, '--disable-warning=ExperimentalWarning', child, existingAbove(data)], root),
+      inNamespaces(
+        ['mount'],
+        [process.execPath, '--disable-warning=ExperimentalWarning', child, existingAbove(data)],
+        root,
+      ),
       { timeoutMs: 10_000 },
     );
     const failed = { ok: false, said: said || 'the probe failed' };

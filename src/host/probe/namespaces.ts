@@ -6,7 +6,11 @@ import type { Finding, Probe, ProbeContext } from './finding.ts';
 
 const kinds: readonly { kind: Namespace; consequence: string; required?: true }[] = [
   { kind: 'mount', consequence: 'own root file systems', required: true },
-  { kind: 'pid', consequence: 'own process numbers; the whole tree ends with its first process', required: true },
+  {
+    kind: 'pid',
+    consequence: 'own process numbers; the whole tree ends with its first process',
+    required: true,
+  },
   { kind: 'uts', consequence: 'own host names', required: true },
   { kind: 'ipc', consequence: 'own message queues and shared memory', required: true },
   { kind: 'net', consequence: 'the fabric, and a network for each machine', required: true },
@@ -15,7 +19,10 @@ const kinds: readonly { kind: Namespace; consequence: string; required?: true }[
   { kind: 'time', consequence: 'labs on clocks' },
 ];
 
-async function probeKind({ kind, consequence, required }: (typeof kinds)[number], root: boolean): Promise<Finding> {
+async function probeKind(
+  { kind, consequence, required }: (typeof kinds)[number],
+  root: boolean,
+): Promise<Finding> {
   const { ok, said } = await attempt(inNamespaces([kind], ['true'], root));
   return {
     id: `namespace.${kind}`,
@@ -23,7 +30,9 @@ async function probeKind({ kind, consequence, required }: (typeof kinds)[number]
     state: ok ? 'ok' : 'missing',
     found: ok ? (root || kind === 'user' ? 'works' : 'works, in a user namespace') : said,
     consequence: ok ? consequence : `no ${consequence}`,
-    ...(!ok && { remedy: root ? 'use a kernel with this namespace' : 'run as root, or allow user namespaces' }),
+    ...(!ok && {
+      remedy: root ? 'use a kernel with this namespace' : 'run as root, or allow user namespaces',
+    }),
     ...(required && { required }),
   };
 }
@@ -42,13 +51,38 @@ export function judgeLimits({ max, unprivileged, apparmor }: UserNamespaceLimits
   const base = { id: 'namespace.user-limits', title: 'user namespace limits' };
   const consequence = 'machines have a root of their own; the number limits how many at a time';
   if (max === 0)
-    return { ...base, state: 'missing', required: true, found: 'user.max_user_namespaces is 0', consequence: 'no user namespace can be made', remedy: 'sysctl -w user.max_user_namespaces=15000' };
+    return {
+      ...base,
+      state: 'missing',
+      required: true,
+      found: 'user.max_user_namespaces is 0',
+      consequence: 'no user namespace can be made',
+      remedy: 'sysctl -w user.max_user_namespaces=15000',
+    };
   if (unprivileged === 0)
-    return { ...base, state: 'degraded', found: 'kernel.unprivileged_userns_clone is 0', consequence: 'only root can make them: Carrel does not run without root', remedy: 'sysctl -w kernel.unprivileged_userns_clone=1' };
+    return {
+      ...base,
+      state: 'degraded',
+      found: 'kernel.unprivileged_userns_clone is 0',
+      consequence: 'only root can make them: Carrel does not run without root',
+      remedy: 'sysctl -w kernel.unprivileged_userns_clone=1',
+    };
   if (apparmor === 1)
-    return { ...base, state: 'degraded', found: 'AppArmor restricts unprivileged ones', consequence: 'Carrel does not run without root', remedy: 'sysctl -w kernel.apparmor_restrict_unprivileged_userns=0' };
+    return {
+      ...base,
+      state: 'degraded',
+      found: 'AppArmor restricts unprivileged ones',
+      consequence: 'Carrel does not run without root',
+      remedy: 'sysctl -w kernel.apparmor_restrict_unprivileged_userns=0',
+    };
   if (max !== null && max < 1000)
-    return { ...base, state: 'degraded', found: `at most ${max}`, consequence, remedy: 'sysctl -w user.max_user_namespaces=15000' };
+    return {
+      ...base,
+      state: 'degraded',
+      found: `at most ${max}`,
+      consequence,
+      remedy: 'sysctl -w user.max_user_namespaces=15000',
+    };
   return { ...base, state: 'ok', found: max === null ? 'no limit' : `at most ${max}`, consequence };
 }
 
@@ -73,10 +107,22 @@ async function probeIds({ root }: ProbeContext): Promise<Finding> {
   const count = subordinateIds(await readFile('/etc/subuid', 'utf8').catch(() => ''), username, uid);
   const base = { id: 'namespace.ids', title: 'subordinate ids' };
   const consequence = 'containers without root have more than one user';
-  if (root) return { ...base, state: 'ok', found: 'root maps any range', consequence: 'every container has its own range of ids' };
+  if (root)
+    return {
+      ...base,
+      state: 'ok',
+      found: 'root maps any range',
+      consequence: 'every container has its own range of ids',
+    };
   return count >= 65_536
     ? { ...base, state: 'ok', found: `${count} for ${username}`, consequence }
-    : { ...base, state: 'degraded', found: count === 0 ? `none for ${username}` : `${count} for ${username}`, consequence: 'containers without root have one user only', remedy: `as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 ${username}` };
+    : {
+        ...base,
+        state: 'degraded',
+        found: count === 0 ? `none for ${username}` : `${count} for ${username}`,
+        consequence: 'containers without root have one user only',
+        remedy: `as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 ${username}`,
+      };
 }
 
 export const namespaces: Probe = {

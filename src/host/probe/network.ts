@@ -14,21 +14,68 @@ interface Trial {
   readonly required?: true;
 }
 
-const link = (type: string, ...more: string[]): string[] => ['ip', 'link', 'add', 'probe0', 'type', type, ...more];
+const link = (type: string, ...more: string[]): string[] => [
+  'ip',
+  'link',
+  'add',
+  'probe0',
+  'type',
+  type,
+  ...more,
+];
 
 /** One nft script: a masquerade and a filter on a bridge, the two things the fabric needs. */
-const ruleset = `table ip probe { chain out { type nat hook postrouting priority 100; oifname "eth0" masquerade } }
-table bridge probe { chain pass { type filter hook forward priority 0; ether type arp accept } }
+const ruleset = `table ip probe {
+  chain out { type nat hook postrouting priority 100; oifname "eth0" masquerade; }
+}
+table bridge probe {
+  chain pass { type filter hook forward priority 0; ether type arp accept; }
+}
 `;
 
 const trials: readonly Trial[] = [
-  { id: 'network.bridge', title: 'bridge', argv: link('bridge'), consequence: 'machines share a network', without: 'no network for machines', packages: ['iproute2'], required: true },
-  { id: 'network.veth', title: 'veth pairs', argv: link('veth', 'peer', 'name', 'probe1'), consequence: 'each machine has a wire', without: 'no network for machines', packages: ['iproute2'], required: true },
-  { id: 'network.nftables', title: 'nftables', argv: ['nft', '-f', '-'], input: ruleset, consequence: 'address translation, and machines kept apart', without: 'machines cannot be kept apart', packages: ['nftables'], required: true },
-  { id: 'network.tun', title: 'tun and tap', argv: ['ip', 'tuntap', 'add', 'dev', 'probe0', 'mode', 'tap'], consequence: 'networks for virtual machines, and the way out', without: 'no way out, and no network for virtual machines', packages: ['iproute2'] },
+  {
+    id: 'network.bridge',
+    title: 'bridge',
+    argv: link('bridge'),
+    consequence: 'machines share a network',
+    without: 'no network for machines',
+    packages: ['iproute2'],
+    required: true,
+  },
+  {
+    id: 'network.veth',
+    title: 'veth pairs',
+    argv: link('veth', 'peer', 'name', 'probe1'),
+    consequence: 'each machine has a wire',
+    without: 'no network for machines',
+    packages: ['iproute2'],
+    required: true,
+  },
+  {
+    id: 'network.nftables',
+    title: 'nftables',
+    argv: ['nft', '-f', '-'],
+    input: ruleset,
+    consequence: 'address translation, and machines kept apart',
+    without: 'machines cannot be kept apart',
+    packages: ['nftables'],
+    required: true,
+  },
+  {
+    id: 'network.tun',
+    title: 'tun and tap',
+    argv: ['ip', 'tuntap', 'add', 'dev', 'probe0', 'mode', 'tap'],
+    consequence: 'networks for virtual machines, and the way out',
+    without: 'no way out, and no network for virtual machines',
+    packages: ['iproute2'],
+  },
 ];
 
-async function probeTrial({ id, title, argv, input, consequence, without, packages, required }: Trial, root: boolean): Promise<Finding> {
+async function probeTrial(
+  { id, title, argv, input, consequence, without, packages, required }: Trial,
+  root: boolean,
+): Promise<Finding> {
   const { ok, said } = await attempt(inNamespaces(['net'], argv, root), input === undefined ? {} : { input });
   const absent = /No such file|not found|could not be started/.test(said) && !/dev\/net\/tun/.test(said);
   return {
@@ -37,13 +84,19 @@ async function probeTrial({ id, title, argv, input, consequence, without, packag
     state: ok ? 'ok' : required ? 'missing' : 'degraded',
     found: ok ? 'works' : said,
     consequence: ok ? consequence : without,
-    ...(!ok && (absent ? { remedy: `install ${packages.join(', ')}`, packages } : { remedy: `modprobe ${title === 'tun and tap' ? 'tun' : (title.split(' ')[0] ?? title)}` })),
+    ...(!ok &&
+      (absent
+        ? { remedy: `install ${packages.join(', ')}`, packages }
+        : { remedy: `modprobe ${title === 'tun and tap' ? 'tun' : (title.split(' ')[0] ?? title)}` })),
     ...(required && { required }),
   };
 }
 
 async function probeTunFile(): Promise<Finding> {
-  const usable = await access('/dev/net/tun', constants.R_OK | constants.W_OK).then(() => true, () => false);
+  const usable = await access('/dev/net/tun', constants.R_OK | constants.W_OK).then(
+    () => true,
+    () => false,
+  );
   return {
     id: 'network.tun-device',
     title: '/dev/net/tun',
@@ -56,5 +109,8 @@ async function probeTunFile(): Promise<Finding> {
 
 export const network: Probe = {
   topic: 'network',
-  run: async ({ root }) => [...(await Promise.all(trials.map((trial) => probeTrial(trial, root)))), await probeTunFile()],
+  run: async ({ root }) => [
+    ...(await Promise.all(trials.map((trial) => probeTrial(trial, root)))),
+    await probeTunFile(),
+  ],
 };

@@ -22,7 +22,9 @@ export function judgeMemory(bytes: number): Finding {
     title: 'memory',
     state: enough ? 'ok' : 'degraded',
     found: `${formatSize(bytes)} available`,
-    consequence: enough ? `about ${Math.floor((bytes - GiB / 2) / (GiB / 2))} machines of the usual 512 MiB at full use` : 'a few small machines only',
+    consequence: enough
+      ? `about ${Math.floor((bytes - GiB / 2) / (GiB / 2))} machines of the usual 512 MiB at full use`
+      : 'a few small machines only',
     ...(!enough && { remedy: 'give the host at least 2 GiB' }),
   };
 }
@@ -37,13 +39,18 @@ async function probeDisk({ data }: ProbeContext): Promise<Finding> {
     title: 'disk',
     state: enough ? 'ok' : 'degraded',
     found: `${formatSize(bytes)} free at ${at}`,
-    consequence: enough ? 'images, machines and submissions have room' : 'the Debian image takes 1 GiB while it is built',
+    consequence: enough
+      ? 'images, machines and submissions have room'
+      : 'the Debian image takes 1 GiB while it is built',
     ...(!enough && { remedy: 'make room, or put the data elsewhere with --data' }),
   };
 }
 
 async function probeLoop({ root }: ProbeContext): Promise<Finding> {
-  const usable = await access('/dev/loop-control', constants.R_OK | constants.W_OK).then(() => true, () => false);
+  const usable = await access('/dev/loop-control', constants.R_OK | constants.W_OK).then(
+    () => true,
+    () => false,
+  );
   return {
     id: 'resource.loop',
     title: 'loop devices',
@@ -62,7 +69,12 @@ function probePort(): Promise<Finding> {
     const server = createServer();
     server.once('error', (error) => {
       const used = errnoOf(error) === 'EADDRINUSE';
-      resolve({ ...base, state: used ? 'ok' : 'degraded', found: used ? 'in use, perhaps by Carrel itself' : error.message, consequence: used ? 'another cloud needs another: --listen 127.0.0.1:7071' : consequence });
+      resolve({
+        ...base,
+        state: used ? 'ok' : 'degraded',
+        found: used ? 'in use, perhaps by Carrel itself' : error.message,
+        consequence: used ? 'another cloud needs another: --listen 127.0.0.1:7071' : consequence,
+      });
     });
     server.listen({ host: '127.0.0.1', port: defaultPort, exclusive: true }, () => {
       server.close(() => resolve({ ...base, state: 'ok', found: 'free on 127.0.0.1', consequence }));

@@ -9,8 +9,19 @@ export function judgeSeccomp(actions: string | undefined): Finding {
   const base = { id: 'security.seccomp', title: 'seccomp filters', required: true } as const;
   const lacking = needed.filter((action) => !(actions ?? '').split(/\s+/).includes(action));
   return lacking.length === 0
-    ? { ...base, state: 'ok', found: 'kill_process and errno', consequence: 'dangerous system calls are closed to submissions' }
-    : { ...base, state: 'missing', found: actions === undefined ? 'not in this kernel' : `no ${lacking.join(', ')}`, consequence: 'submissions cannot be graded safely', remedy: 'use a kernel with CONFIG_SECCOMP_FILTER' };
+    ? {
+        ...base,
+        state: 'ok',
+        found: 'kill_process and errno',
+        consequence: 'dangerous system calls are closed to submissions',
+      }
+    : {
+        ...base,
+        state: 'missing',
+        found: actions === undefined ? 'not in this kernel' : `no ${lacking.join(', ')}`,
+        consequence: 'submissions cannot be graded safely',
+        remedy: 'use a kernel with CONFIG_SECCOMP_FILTER',
+      };
 }
 
 /** kernel.yama.ptrace_scope; undefined where Yama is not built in. */
@@ -18,8 +29,19 @@ export function judgePtrace(scope: string | undefined): Finding {
   const base = { id: 'security.ptrace', title: 'ptrace' };
   const value = Number(scope?.trim() ?? 0);
   if (value >= 2)
-    return { ...base, state: 'degraded', found: `kernel.yama.ptrace_scope is ${value}`, consequence: 'strace and gdb do not work in machines', remedy: 'sysctl -w kernel.yama.ptrace_scope=1' };
-  return { ...base, state: 'ok', found: value === 1 ? 'of one’s own children' : 'of one’s own processes', consequence: 'strace and gdb work in machines' };
+    return {
+      ...base,
+      state: 'degraded',
+      found: `kernel.yama.ptrace_scope is ${value}`,
+      consequence: 'strace and gdb do not work in machines',
+      remedy: 'sysctl -w kernel.yama.ptrace_scope=1',
+    };
+  return {
+    ...base,
+    state: 'ok',
+    found: value === 1 ? 'of one’s own children' : 'of one’s own processes',
+    consequence: 'strace and gdb work in machines',
+  };
 }
 
 const read = (path: string): Promise<string | undefined> => readFile(path, 'utf8').catch(() => undefined);

@@ -14,7 +14,9 @@ export interface PackageLine {
 export function parsePackages(text: string): PackageLine[] {
   return text.split('\n').flatMap((line) => {
     const [, name, proof, reason] = /^([^\s#]\S*)\s+(\S+)\s+(.+)$/.exec(line) ?? [];
-    return name === undefined || proof === undefined || reason === undefined ? [] : [{ name, proof, reason: reason.trim() }];
+    return name === undefined || proof === undefined || reason === undefined
+      ? []
+      : [{ name, proof, reason: reason.trim() }];
   });
 }
 
@@ -34,14 +36,21 @@ const losses: Readonly<Record<string, string>> = {
 };
 
 async function probePackage({ name, proof, reason }: PackageLine): Promise<Finding> {
-  const there = await access(proof, constants.F_OK).then(() => true, () => false);
+  const there = await access(proof, constants.F_OK).then(
+    () => true,
+    () => false,
+  );
   const required = needed.has(name);
   return {
     id: `tool.${name}`,
     title: name,
     state: there ? 'ok' : required ? 'missing' : 'degraded',
     found: there ? proof : 'not installed',
-    consequence: there ? reason : required ? `nothing that ${reason}` : (losses[name] ?? `nothing that ${reason}`),
+    consequence: there
+      ? reason
+      : required
+        ? `nothing that ${reason}`
+        : (losses[name] ?? `nothing that ${reason}`),
     ...(!there && { remedy: `install ${name}`, packages: [name] }),
     ...(required && { required: true as const }),
   };
@@ -54,7 +63,8 @@ async function probeQemu(): Promise<Finding> {
     title: 'qemu',
     state: ok ? 'ok' : 'degraded',
     found: ok ? (/version (\S+)/.exec(stdout)?.[1] ?? 'there') : 'not installed',
-    consequence: ok ? 'virtual machines can be run' : 'containers only; this version needs no qemu',
+    consequence: ok ? 'virtual machines can be run' : 'containers only',
+    ...(!ok && { remedy: 'install qemu-system-x86 when you want virtual machines' }),
   };
 }
 
