@@ -18,7 +18,9 @@ import {
 } from './addresses.ts';
 import { netnsOf, inNetns } from './netns.ts';
 import { type Links, openLinks } from './netlink/links.ts';
-import { type Port, addPort, createRuleQueue, onlyPorts, removePort, staticRules } from './rules.ts';
+import { NETLINK_NETFILTER } from './netlink/elements.ts';
+import { openNetlink } from './netlink/socket.ts';
+import { type Port, allowPort, applyRules, onlyPorts, silencePort, staticRules } from './rules.ts';
 
 /** One machine's place in the fabric: what the database knows of it. */
 export interface Wire {
@@ -165,9 +167,9 @@ export async function openFabric(options: FabricOptions = {}): Promise<Fabric> {
     ],
     resolver: options.resolver === undefined ? undefined : parseAddress(options.resolver),
   });
-  const applyRules = createRuleQueue();
   setSysctls();
   const links = openLinks();
+  const filter = openNetlink(NETLINK_NETFILTER);
   const wires = new Map<string, Port & { owner: string }>();
   const marks = createMarks();
   const portOf = ({ machineId, address, mac, owner }: Wire): Port & { owner: string } => {
@@ -181,29 +183,38 @@ export async function openFabric(options: FabricOptions = {}): Promise<Fabric> {
   await applyRules(rules);
   const bridgeIndex = ensureBridge(links, bridge, network);
 
+  const close = (): void => {
+    links.close();
+    filter.close();
+  };
+
   return {
     network,
     gateway: formatAddress(gateway),
     async plug(wire) {
       const { machineId, pid, configure = true } = wire;
-      const before = wires.get(machineId);
       const port = portOf(wire);
-      wires.set(machineId, port);
       links.delete(port.link); // of an earlier start: the kernel takes its time to end a dead namespace
-      links.createVeth({
-        name: port.link,
-        master: bridgeIndex,
-        peer: { netns: { pid }, name: 'eth0', mac: port.mac },
-      });
-      if (configure) configureMachine(pid, port.address, network);
-      await applyRules(`${before ? removePort(before) : ''}${addPort(port)}`);
+      allowPort(filter, port, wires.get(machineId));
+      wires.set(machineId, port);
+      try {
+        links.createVeth({
+          name: port.link,
+          master: bridgeIndex,
+          peer: { netns: { pid }, name: 'eth0', mac: port.mac },
+        });
+        if (configure) configureMachine(pid, port.address, network);
+      } catch (error) {
+        links.delete(port.link);
+        throw error;
+      }
     },
     async unplug(machineId) {
       links.delete(linkOf(machineId));
       const port = wires.get(machineId);
       if (!port) return;
-      await applyRules(removePort(port));
-      if (wires.get(machineId) === port) wires.delete(machineId);
+      silencePort(filter, port);
+      wires.delete(machineId);
       forgetMarks();
     },
     async reconcile(known) {
@@ -216,15 +227,20 @@ export async function openFabric(options: FabricOptions = {}): Promise<Fabric> {
         .filter(({ master, name }) => master === bridgeIndex && name.startsWith('v-'));
       const removed = present.filter(({ name }) => !wanted.has(name)).map(({ name }) => name);
       for (const name of removed) links.delete(name);
-      await applyRules(rules + onlyPorts([...wires.values()]));
+      const applied = new Set(wires.values());
+      await applyRules(rules + onlyPorts([...applied]));
+      // who was plugged or unplugged while nft was at work
+      const now = new Set(wires.values());
+      for (const port of applied) if (!now.has(port)) silencePort(filter, port);
+      for (const port of now) if (!applied.has(port)) allowPort(filter, port);
       const there = new Set(present.map(({ name }) => name));
       const missing = known
         .filter(({ machineId }) => !there.has(linkOf(machineId)))
         .map(({ machineId }) => machineId);
       return { removed, missing };
     },
-    close: () => links.close(),
-    [Symbol.dispose]: () => links.close(),
+    close,
+    [Symbol.dispose]: close,
   };
 }
 

@@ -11,7 +11,9 @@
  * and `flush table` takes the rules but leaves the sets' elements, so running machines notice nothing.
  */
 import { launchOk } from '#host/launch.ts';
-import { type Cidr, formatAddress, formatCidr, gatewayOf } from './addresses.ts';
+import { type Cidr, addressBytes, formatAddress, formatCidr, gatewayOf, parseMac } from './addresses.ts';
+import { type ElementChange, changeElements, markKey, nameKey } from './netlink/elements.ts';
+import type { NetlinkSocket } from './netlink/socket.ts';
 
 /** What the filter knows of a machine. */
 export interface Port {
@@ -97,72 +99,49 @@ table ip carrel {
 `;
 }
 
-function elementLines(verb: 'add' | 'delete', { link, mac, address, mark }: Port): string {
+/** What a port means in each of the sets. */
+function elementsOf(verb: 'add' | 'delete', { link, mac, address, mark }: Port): ElementChange[] {
+  const port = nameKey(link);
+  const where = { verb, family: 'bridge', table: 'carrel' } as const;
   return [
-    `${verb} element bridge carrel senders { "${link}" . ${mac} . ${formatAddress(address)} }`,
-    `${verb} element bridge carrel owners { "${link}" : ${mark} }`,
-    `${verb} element bridge carrel receivers { "${link}" . ${mark} }`,
+    { ...where, set: 'senders', key: [port, parseMac(mac), Uint8Array.from(addressBytes(address))] },
+    { ...where, set: 'owners', key: [port], data: markKey(mark) },
+    { ...where, set: 'receivers', key: [port, markKey(mark)] },
+  ];
+}
+
+/** Lets a port speak; with `before`, what it was until now, in the same transaction. */
+export function allowPort(socket: NetlinkSocket, port: Port, before?: Port): void {
+  const changes = [...(before ? removal(before) : []), ...elementsOf('add', port)];
+  changeElements(socket, changes, `filter of ${port.link}`);
+}
+
+/** Silences it. */
+export function silencePort(socket: NetlinkSocket, port: Port): void {
+  changeElements(socket, removal(port), `filter of ${port.link}`);
+}
+
+/** Adding first makes the deletion succeed whether or not it was there. */
+function removal(port: Port): ElementChange[] {
+  return [...elementsOf('add', port), ...elementsOf('delete', port)];
+}
+
+function elementLines({ link, mac, address, mark }: Port): string {
+  return [
+    `add element bridge carrel senders { "${link}" . ${mac} . ${formatAddress(address)} }`,
+    `add element bridge carrel owners { "${link}" : ${mark} }`,
+    `add element bridge carrel receivers { "${link}" . ${mark} }`,
     '',
   ].join('\n');
-}
-
-/** Lets a machine's port speak. */
-export function addPort(port: Port): string {
-  return elementLines('add', port);
-}
-
-/** Silences it. Adding first makes the deletion succeed whether or not it was there. */
-export function removePort(port: Port): string {
-  return elementLines('add', port) + elementLines('delete', port);
 }
 
 /** Makes `ports` the only ones, in the same transaction as whatever stands before. */
 export function onlyPorts(ports: readonly Port[]): string {
   const flush = ['set bridge carrel senders', 'map bridge carrel owners', 'set bridge carrel receivers'];
-  return flush.map((what) => `flush ${what}\n`).join('') + ports.map(addPort).join('');
+  return flush.map((what) => `flush ${what}\n`).join('') + ports.map(elementLines).join('');
 }
 
 /** Applies a text in one transaction to the network namespace we are in. */
 export async function applyRules(text: string): Promise<void> {
   await launchOk(['nft', '-f', '-'], { input: text });
-}
-
-/**
- * Applies texts in the order given, several in one transaction while the one before is under way: fifty
- * machines started at once are a few runs of nft, not fifty. A text that is refused fails alone.
- */
-export function createRuleQueue(
-  apply: (text: string) => Promise<void> = applyRules,
-): (text: string) => Promise<void> {
-  interface Waiting {
-    readonly text: string;
-    readonly done: () => void;
-    readonly failed: (error: unknown) => void;
-  }
-  let waiting: Waiting[] = [];
-  let running = false;
-  const runOne = async ({ text, done, failed }: Waiting): Promise<void> => {
-    await apply(text).then(done, failed);
-  };
-  const run = async (): Promise<void> => {
-    running = true;
-    while (waiting.length > 0) {
-      const batch = waiting;
-      waiting = [];
-      try {
-        await apply(batch.map(({ text }) => text).join(''));
-        for (const { done } of batch) done();
-      } catch (error) {
-        const [only] = batch;
-        if (batch.length === 1) only?.failed(error);
-        else for (const item of batch) await runOne(item);
-      }
-    }
-    running = false;
-  };
-  return async (text) =>
-    await new Promise<void>((done, failed) => {
-      waiting.push({ text, done, failed });
-      if (!running) void run();
-    });
 }

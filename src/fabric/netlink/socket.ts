@@ -21,6 +21,13 @@ const MSG_TRUNC = 0x20;
 /** The kernel fills dump datagrams up to 32 KiB (netlink(7)). */
 const RECEIVE_BYTES = 65536;
 
+/** One message of a transaction. */
+export interface BatchMessage {
+  readonly type: number;
+  readonly flags: number;
+  readonly body: Uint8Array;
+}
+
 export interface NetlinkSocket extends Disposable {
   /**
    * Sends one request and waits for its acknowledgement. On refusal throws an error whose
@@ -37,6 +44,8 @@ export interface NetlinkSocket extends Disposable {
     body: Uint8Array,
     options: { object: string; absent: readonly string[] },
   ): Uint8Array | undefined;
+  /** Sends messages in one datagram; each one whose flags ask for it is acknowledged. Throws the first refusal. */
+  batch(messages: readonly BatchMessage[], object: string): void;
   /** Sends a dump request and returns the body of every answer. */
   dump(type: number, body: Uint8Array, object: string): Uint8Array[];
   close(): void;
@@ -112,6 +121,23 @@ export function openNetlink(protocol: number): NetlinkSocket {
           const { errno = 'no answer', explanation } = parseAck(message);
           if (absent.includes(errno)) return undefined;
           throw refused(object, errno, explanation);
+        }
+    },
+    batch(messages, object) {
+      sequence = (sequence % 0x7fffffff) + 1;
+      const datagram = Buffer.concat(
+        messages.map(({ type, flags: bits, body }) =>
+          encodeMessage({ type, flags: bits | flags.request, sequence, body }),
+        ),
+      );
+      syscall('sendto', socket.fd, datagram, datagram.length, 0, kernel, kernel.length);
+      let missing = messages.filter(({ flags: bits }) => (bits & flags.ack) !== 0).length;
+      while (missing > 0)
+        for (const message of receive(object)) {
+          if (message.type !== messageTypes.error) continue;
+          missing -= 1;
+          const { errno, explanation } = parseAck(message);
+          if (errno !== undefined) throw refused(object, errno, explanation);
         }
     },
     dump(type, body, object) {
