@@ -3,7 +3,7 @@
  * of it is gone with this process. Argument: a directory on the file system that images will be on.
  */
 import { spawn } from 'node:child_process';
-import { mkdirSync, mkdtempSync, openSync, readlinkSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, openSync, readFileSync, readlinkSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { messageOf } from '#base/errors.ts';
@@ -34,14 +34,16 @@ function mount(source: string, target: string, type: string, data = ''): void {
   syscall('mount', cString(source), cString(target), cString(type), 0, cString(data));
 }
 
-/** Lower and upper with one directory in both, mounted, and the merged directory removed. */
-function overlay(base: string, option: string): void {
+/** Lower and upper with one directory in both, mounted, and the merged directory read or removed. */
+function overlay(base: string, option: string, remove: boolean): void {
   for (const name of ['lower/both', 'upper/both', 'work', 'merged'])
     mkdirSync(join(base, name), { recursive: true });
   writeFileSync(join(base, 'lower/both/file'), 'x');
   const options = `lowerdir=${base}/lower,upperdir=${base}/upper,workdir=${base}/work${option}`;
   mount('overlay', join(base, 'merged'), 'overlay', options);
-  rmSync(join(base, 'merged/both'), { recursive: true });
+  readFileSync(join(base, 'merged/both/file'));
+  // without userxattr, and without root, this is what fails
+  if (remove) rmSync(join(base, 'merged/both'), { recursive: true });
 }
 
 /** A detached copy of the mount with ids shifted by a user namespace of a child (mount_setattr(2)). */
@@ -68,8 +70,8 @@ const scratch = mkdtempSync(join(tmpdir(), 'carrel-probe-'));
 try {
   const room = join(scratch, 'room');
   const ready = await verdictOf(() => mount('tmpfs', room, 'tmpfs', 'size=1m,mode=755'));
-  const overlayVerdict = ready.ok ? await verdictOf(() => overlay(join(room, 'a'), '')) : ready;
-  const userxattr = ready.ok ? await verdictOf(() => overlay(join(room, 'b'), ',userxattr')) : ready;
+  const overlayVerdict = ready.ok ? await verdictOf(() => overlay(join(room, 'a'), '', false)) : ready;
+  const userxattr = ready.ok ? await verdictOf(() => overlay(join(room, 'b'), ',userxattr', true)) : ready;
   const idmapped = await verdictOf(() => idmap(directory));
   process.stdout.write(JSON.stringify({ overlay: overlayVerdict, userxattr, idmapped }));
   for (const mounted of ['a/merged', 'b/merged'])

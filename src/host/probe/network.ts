@@ -7,6 +7,8 @@ interface Trial {
   readonly id: string;
   readonly title: string;
   readonly argv: readonly string[];
+  /** The kernel module that provides it. */
+  readonly module: string;
   readonly input?: string;
   readonly consequence: string;
   readonly without: string;
@@ -24,6 +26,11 @@ const link = (type: string, ...more: string[]): string[] => [
   ...more,
 ];
 
+function remedyFor(said: string, module: string): string {
+  if (/Permission denied|not permitted/i.test(said)) return 'run as root';
+  return `modprobe ${module}`;
+}
+
 /** One nft script: a masquerade and a filter on a bridge, the two things the fabric needs. */
 const ruleset = `table ip probe {
   chain out { type nat hook postrouting priority 100; oifname "eth0" masquerade; }
@@ -37,6 +44,7 @@ const trials: readonly Trial[] = [
   {
     id: 'network.bridge',
     title: 'bridge',
+    module: 'bridge',
     argv: link('bridge'),
     consequence: 'machines share a network',
     without: 'no network for machines',
@@ -46,6 +54,7 @@ const trials: readonly Trial[] = [
   {
     id: 'network.veth',
     title: 'veth pairs',
+    module: 'veth',
     argv: link('veth', 'peer', 'name', 'probe1'),
     consequence: 'each machine has a wire',
     without: 'no network for machines',
@@ -55,6 +64,7 @@ const trials: readonly Trial[] = [
   {
     id: 'network.nftables',
     title: 'nftables',
+    module: 'nf_tables',
     argv: ['nft', '-f', '-'],
     input: ruleset,
     consequence: 'address translation, and machines kept apart',
@@ -65,6 +75,7 @@ const trials: readonly Trial[] = [
   {
     id: 'network.tun',
     title: 'tun and tap',
+    module: 'tun',
     argv: ['ip', 'tuntap', 'add', 'dev', 'probe0', 'mode', 'tap'],
     consequence: 'networks for virtual machines, and the way out',
     without: 'no way out, and no network for virtual machines',
@@ -73,7 +84,7 @@ const trials: readonly Trial[] = [
 ];
 
 async function probeTrial(
-  { id, title, argv, input, consequence, without, packages, required }: Trial,
+  { id, title, module, argv, input, consequence, without, packages, required }: Trial,
   root: boolean,
 ): Promise<Finding> {
   const { ok, said } = await attempt(inNamespaces(['net'], argv, root), input === undefined ? {} : { input });
@@ -87,7 +98,7 @@ async function probeTrial(
     ...(!ok &&
       (absent
         ? { remedy: `install ${packages.join(', ')}`, packages }
-        : { remedy: `modprobe ${title === 'tun and tap' ? 'tun' : (title.split(' ')[0] ?? title)}` })),
+        : { remedy: remedyFor(said, module) })),
     ...(required && { required }),
   };
 }
