@@ -1,0 +1,130 @@
+/** What outlives the daemon, and consoles: many readers, one writer, offsets. */
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+import { until, within } from '#base/deadline.ts';
+import { isCarrelError } from '#base/errors.ts';
+import { newExec, runRequest } from '#contract/schemas/machines.ts';
+import { isAlive } from '#host/processes.ts';
+import type { Actor } from './actor.ts';
+import type { Attachment } from './stream.ts';
+import { type Bed, startBed } from './testing.ts';
+
+const skip = process.getuid?.() === 0 ? false : 'needs root';
+let bed: Bed;
+let anna: Actor;
+
+before(async () => {
+  if (skip) return;
+  bed = await startBed();
+  anna = await bed.user('anna');
+});
+after(async () => {
+  await bed?.[Symbol.asyncDispose]();
+});
+
+interface Reader {
+  text: string;
+  from: number | undefined;
+  /** Waits until the text matches. */
+  until(pattern: RegExp): Promise<void>;
+  ended: Promise<void>;
+}
+
+/** Reads on in the background. */
+function read(attachment: Attachment): Reader {
+  const reader: Omit<Reader, 'ended'> = {
+    text: '',
+    from: undefined,
+    async until(pattern) {
+      await until(5000, `${pattern} in ${JSON.stringify(reader.text)}`, () =>
+        pattern.test(reader.text) ? true : undefined,
+      );
+    },
+  };
+  const follow = async (): Promise<void> => {
+    for await (const message of attachment)
+      if (message.kind === 'output') reader.text += Buffer.from(message.bytes).toString();
+      else if (message.status.from !== undefined) reader.from = message.status.from;
+  };
+  return Object.assign(reader, { ended: follow() });
+}
+
+test(
+  'the console has many readers and one writer, and its history is there by offset',
+  { skip },
+  async () => {
+    const id = await bed.make(anna);
+    using one = await bed.machines.attach(id, { rows: 24, columns: 80 });
+    const first = read(one);
+    await one.write(Buffer.from('echo A$((1+1))B; stty size\n'));
+    await first.until(/A2B\r\n24 80/);
+    using two = await bed.machines.attach(id, { from: 0 });
+    const second = read(two);
+    await second.until(/A2B/);
+    assert.equal(second.from, 0);
+    await assert.rejects(two.write(Buffer.from('x')), (error) => isCarrelError(error, 'wrong_state'));
+    two.takeWriter();
+    await two.write(Buffer.from('echo C$((2+1))D\n'));
+    await first.until(/C3D/);
+    await second.until(/C3D/);
+    assert.equal(first.text, second.text);
+    await assert.rejects(one.write(Buffer.from('x')), (error) => isCarrelError(error, 'wrong_state'));
+    await two.write(Buffer.from('exit\n')); // a console without a shell would be a dead one
+    await two.write(Buffer.from('echo E$((3+1))F\n'));
+    await second.until(/E4F/);
+    await bed.done(bed.machines.stop(anna, id, { graceMs: 3000 }));
+    await within(5000, 'the readers to be told of the end', Promise.all([first.ended, second.ended]));
+    await bed.done(bed.machines.remove(anna, id));
+  },
+);
+
+test('machines, consoles and programs outlive the daemon, and are found again', { skip }, async () => {
+  const id = await bed.make(anna);
+  const { db } = bed.store;
+  const keeperOf = async () =>
+    (await db.selectFrom('machines').select('keeper').where('id', '=', id).executeTakeFirstOrThrow()).keeper;
+  const init = await keeperOf();
+  assert.ok(init && isAlive(init));
+  const program = await bed.machines.createExec(
+    anna,
+    id,
+    newExec.parse({
+      argv: ['sh', '-c', 'for i in $(seq 300); do echo line $i; sleep 0.005; done; exit 9'],
+      cwd: '/',
+    }),
+  );
+  using before = await bed.machines.attach(id);
+  const early = read(before);
+  await before.write(Buffer.from('echo begin; for i in $(seq 200); do echo n$i; sleep 0.005; done\n'));
+  await early.until(/n20\r\n/);
+  await bed.suspend();
+  const seen = (early.from ?? 0) + Buffer.byteLength(early.text);
+  await bed.resume();
+
+  assert.deepEqual(await keeperOf(), init);
+  assert.equal((await bed.machines.get(id)).state, 'running');
+  const reply = await bed.machines.run(id, runRequest.parse({ argv: ['hostname'] }));
+  assert.deepEqual(reply.end, { kind: 'exited', status: 0 });
+  using afterwards = await bed.machines.attach(id, { from: seen });
+  const late = read(afterwards);
+  await late.until(/n200\r\n/);
+  assert.equal(late.from, seen);
+  const numbers = Array.from((early.text + late.text).matchAll(/^n(\d+)\r$/gm), (match) => Number(match[1]));
+  assert.deepEqual(
+    numbers,
+    Array.from({ length: 200 }, (_, index) => index + 1),
+  );
+
+  const ended = await until(8000, 'the program to end', async () => {
+    const exec = await bed.machines.getExec(id, program.id);
+    return exec.endedAt === null ? undefined : exec;
+  });
+  assert.deepEqual(ended.end, { kind: 'exited', status: 9 });
+  const output = await bed.machines.execOutput(id, program.id);
+  assert.equal(
+    Buffer.from(output.bytes).toString(),
+    Array.from({ length: 300 }, (_, index) => `line ${index + 1}\n`).join(''),
+  );
+  assert.equal(output.total, ended.outputBytes);
+  await bed.done(bed.machines.remove(anna, id));
+});

@@ -1,0 +1,62 @@
+/** What the parts of this folder share: one cloud's machines as this process sees them. */
+import { join } from 'node:path';
+import { CarrelError } from '#base/errors.ts';
+import type { Logger } from '#base/log.ts';
+import type { DriverName } from '#contract/schemas/machines.ts';
+import type { Machine as Row } from '#store/machines.ts';
+import type { Db } from '#store/schema.ts';
+import type { Driver, MachineSpec, RunningMachine } from './driver.ts';
+import type { Living } from './living.ts';
+import type { MachineLocks } from './locks.ts';
+import { configOf, driverOf, limitsOf } from './rows.ts';
+
+/** The network that machines are put into. */
+export interface CloudNetwork {
+  readonly id: string;
+  readonly gateway: string;
+  readonly prefix: number;
+}
+
+export interface Cloud {
+  readonly db: Db;
+  readonly drivers: Readonly<Record<DriverName, Driver>>;
+  readonly living: Living;
+  readonly locks: MachineLocks;
+  /** Where each machine has its directory. */
+  readonly directory: string;
+  readonly network: () => Promise<CloudNetwork>;
+  readonly log: Logger;
+  /** Tells waiters in this process that a machine's row has changed. */
+  readonly changed: (id: string) => void;
+  /** Work of this process that a delete may interrupt, by machine. */
+  readonly interrupts: Map<string, AbortController>;
+  /** Machines that this process uses for one piece of work (fresh.ts). */
+  readonly fresh: Set<string>;
+}
+
+export function driverFor(cloud: Cloud, row: Pick<Row, 'driver'>): Driver {
+  return cloud.drivers[driverOf(row)];
+}
+
+/** The facts a driver needs. */
+export async function specOf(cloud: Cloud, row: Row): Promise<MachineSpec> {
+  const { gateway, prefix } = await cloud.network();
+  if (row.uid_slot === null || row.address === null || row.mac === null)
+    throw new CarrelError('internal', `machine ${row.id} has lost its address or its user ids`);
+  return {
+    id: row.id,
+    name: row.name,
+    ownerId: row.owner_id,
+    directory: join(cloud.directory, row.id),
+    image: configOf(row).imageHash,
+    limits: limitsOf(row),
+    uidSlot: row.uid_slot,
+    network: { address: row.address, prefix, gateway, mac: row.mac },
+  };
+}
+
+/** The running machine behind a row. */
+export async function runningOf(cloud: Cloud, row: Row): Promise<RunningMachine> {
+  const known = cloud.living.get(row.id);
+  return known ?? cloud.living.require(driverFor(cloud, row), await specOf(cloud, row));
+}

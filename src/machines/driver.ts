@@ -1,0 +1,153 @@
+/**
+ * What a kind of machine can do. A driver is a folder under drivers/ with the same parts everywhere (spec,
+ * validate, start, stop, observe, test) and one line in drivers/table.ts; the service above knows only this.
+ *
+ * Every step may be repeated after a kill -9: `prepare` and `start` finish what an earlier try began, `remove`
+ * succeeds when there is nothing left. No step may leave a second copy of a running machine.
+ */
+import { CarrelError } from '#base/errors.ts';
+import type { Image } from '#images/layout.ts';
+import type {
+  DriverName,
+  Limits,
+  NewMachine,
+  ProgramEnd,
+  RunReply,
+  RunRequest,
+  Stats,
+} from '#contract/schemas/machines.ts';
+
+/** What not every driver has. A missing one is refused with `driver_unsupported`, before anything is touched. */
+export const capabilities = [
+  'pause',
+  'run',
+  'exec',
+  'console',
+  'files',
+  'stats',
+  'snapshot',
+  'clone',
+] as const;
+export type Capability = (typeof capabilities)[number];
+
+/** A machine as a driver sees it: facts, no database. */
+export interface MachineSpec {
+  readonly id: string;
+  /** Host name inside. */
+  readonly name: string;
+  readonly ownerId: string;
+  /** Its own directory: everything that a driver keeps on disk is in it. */
+  readonly directory: string;
+  readonly image: string;
+  readonly limits: Limits;
+  /** Which block of 65,536 host user ids is its own. */
+  readonly uidSlot: number;
+  readonly network: {
+    readonly address: string;
+    readonly prefix: number;
+    readonly gateway: string;
+    readonly mac: string;
+  };
+}
+
+/** Why a machine that ran is not running any more. */
+export interface EndReport {
+  readonly end: ProgramEnd | null;
+  readonly outOfMemory: boolean;
+}
+
+/** Text that grows at its end and is kept with absolute offsets: first and last MiB. */
+export interface Transcript {
+  /** Bytes since the start, kept or not. */
+  readonly total: number;
+  /** The absolute offset of the first byte of `bytes`; later than asked for if those bytes are gone. */
+  readonly from: number;
+  readonly bytes: Uint8Array;
+}
+
+/** A terminal or a program's output that lives in the keeper and goes on without us. */
+export interface Terminal {
+  /** Reads what is kept from an absolute offset on; at most `maxBytes`. */
+  read(from: number, maxBytes?: number): Transcript;
+  /** Calls back after output has grown or the program has ended; returns how to stop listening. */
+  watch(changed: () => void): () => void;
+  write(bytes: Uint8Array): Promise<void>;
+  resize(size: TerminalSize): Promise<void>;
+  /** Set once the program has ended. */
+  readonly end: ProgramEnd | undefined;
+  close(): void;
+}
+
+export interface TerminalSize {
+  readonly rows: number;
+  readonly columns: number;
+}
+
+export interface ExecRequest {
+  readonly argv: readonly string[];
+  readonly env: Readonly<Record<string, string>>;
+  readonly cwd: string;
+  readonly user: string;
+  readonly tty: TerminalSize | null;
+}
+
+export interface FileRead {
+  readonly bytes: Uint8Array;
+  /** Permission bits. */
+  readonly mode: number;
+}
+
+/** A machine whose processes exist. Letting go of this object (`release`) does not end the machine. */
+export interface RunningMachine {
+  /** Its first process as the host sees it. */
+  readonly process: { readonly pid: number; readonly startTime: string };
+  /** Resolves when its first process has ended, whoever ended it. */
+  readonly ended: Promise<EndReport>;
+  /** Orderly, then power off after the grace time; resolves when no process is left. */
+  stop(options: { graceMs: number }): Promise<void>;
+  pause(): Promise<void>;
+  resume(): Promise<void>;
+  /** Does it run, or is it frozen? Asked after adoption. */
+  isPaused(): boolean;
+  /** READY means that a command was answered. */
+  ready(options: { limitMs: number }): Promise<void>;
+  run(request: RunRequest, options?: { signal?: AbortSignal }): Promise<RunReply>;
+  /** Starts a program that outlives its caller; `id` names it in the machine's directory. */
+  exec(id: string, request: ExecRequest): Promise<void>;
+  console(): Promise<Terminal>;
+  readFile(path: string, options: { maxBytes: number }): Promise<FileRead>;
+  writeFile(path: string, bytes: Uint8Array, options: { mode: number }): Promise<void>;
+  stats(): Promise<Stats>;
+  release(): void;
+}
+
+export interface Driver {
+  readonly name: DriverName;
+  readonly capabilities: Readonly<Record<Capability, boolean>>;
+  /** What can be refused at once is refused here: the kind of image, limits that this host cannot keep. */
+  validate(request: Pick<NewMachine, 'name' | 'limits'>, image: Image): Promise<void>;
+  /** The disk. */
+  prepare(spec: MachineSpec): Promise<void>;
+  /** Processes and network link. Adopts the machine instead when it runs already. */
+  start(spec: MachineSpec): Promise<RunningMachine>;
+  /** The machine if it runs; never starts anything. Throws `machine_lost` when that cannot be known. */
+  adopt(spec: MachineSpec): Promise<RunningMachine | undefined>;
+  /** What a machine without processes leaves behind (link, cgroup, loop device); the disk stays. */
+  tidy(spec: MachineSpec): Promise<void>;
+  /** Everything, disk included; the machine is not running. */
+  remove(spec: MachineSpec): Promise<void>;
+  /** A program started by `exec`: its output is there as long as the directory. */
+  openExec(spec: Pick<MachineSpec, 'id' | 'directory'>, execId: string): Promise<Terminal>;
+  /** Ids of machines of which something exists on this host (directories, cgroups, links), with or without a row. */
+  traces(): Promise<ReadonlySet<string>>;
+  /** Removes what `traces` found of a machine that has no row. */
+  sweep(id: string): Promise<void>;
+}
+
+/** Refuses what the driver cannot do. */
+export function requireCapability(driver: Driver, capability: Capability): void {
+  if (driver.capabilities[capability]) return;
+  throw new CarrelError('driver_unsupported', `machines of kind ${driver.name} do not offer ${capability}`, {
+    details: { driver: driver.name, capability },
+  });
+}

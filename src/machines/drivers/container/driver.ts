@@ -1,0 +1,120 @@
+/** Containers: a shared image below, a layer of its own above, root inside, hanging off its own keeper. */
+import { existsSync, readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { within } from '#base/deadline.ts';
+import { readInside, writeInside } from '../../files.ts';
+import { createCloner } from '#images/clone.ts';
+import { instanceGroup } from '#isolate/cgroups/group.ts';
+import { controllers, readCgroupLayout } from '#isolate/cgroups/layout.ts';
+import { groupDirectories } from '#isolate/cgroups/limits.ts';
+import { adoptKeeper, containerGroup, type Keeper } from '#isolate/machine.ts';
+import type { Driver, EndReport, MachineSpec, RunningMachine } from '../../driver.ts';
+import type { DriverHost } from '../table.ts';
+import { isFrozen, observe } from './observe.ts';
+import { answers, keepProgram, openConsole, runProgram } from './programs.ts';
+import { uidBaseOf } from './spec.ts';
+import { prepareContainer, startPrepared, type StartParts } from './start.ts';
+import { removeDisk, stopContainer, tidyContainer } from './stop.ts';
+import { endOf, openKept } from './terminal.ts';
+import { validateContainer } from './validate.ts';
+
+export function createContainerDriver(host: DriverHost): Driver {
+  const parts: StartParts = { ...host, cloner: createCloner(host.images.layout) };
+  const directoryOf = (id: string): string => join(host.directory, id);
+  const adopt = async (spec: MachineSpec): Promise<RunningMachine | undefined> => {
+    const keeper = await adoptKeeper(spec.directory);
+    return keeper && runningContainer(keeper, spec, host);
+  };
+  return {
+    name: 'container',
+    capabilities: {
+      pause: true,
+      run: true,
+      exec: true,
+      console: true,
+      files: true,
+      stats: true,
+      snapshot: false,
+      clone: false,
+    },
+    validate: async (request, image) => validateContainer(request, image),
+    prepare: (spec) => prepareContainer(spec, parts),
+    async start(spec) {
+      const running = await adopt(spec);
+      return running ?? runningContainer(await startPrepared(spec, parts), spec, host);
+    },
+    adopt,
+    tidy: (spec) => tidyContainer(spec, host),
+    async remove(spec) {
+      await tidyContainer(spec, host);
+      await removeDisk(spec, host);
+    },
+    openExec: ({ directory }, execId) => openKept(directory, execId),
+    traces: async () => new Set([...directoriesOf(host), ...groupsOf(host)]),
+    async sweep(id) {
+      const directory = directoryOf(id);
+      const keeper = await adoptKeeper(directory);
+      if (keeper) await stopContainer(keeper, directory, { graceMs: 0 }).finally(() => keeper.close());
+      await tidyContainer({ id }, host);
+      await removeDisk({ directory, image: '' }, host);
+    },
+  };
+}
+
+function directoriesOf({ directory }: DriverHost): string[] {
+  return existsSync(directory) ? readdirSync(directory) : [];
+}
+
+function groupsOf({ instance }: DriverHost): string[] {
+  const places = groupDirectories(readCgroupLayout(), `${instanceGroup(instance)}/machines`, controllers);
+  return places.flatMap((place) =>
+    existsSync(place)
+      ? readdirSync(place, { withFileTypes: true }).flatMap((entry) =>
+          entry.isDirectory() ? entry.name : [],
+        )
+      : [],
+  );
+}
+
+function runningContainer(keeper: Keeper, spec: MachineSpec, { instance }: DriverHost): RunningMachine {
+  const layout = readCgroupLayout();
+  const group = containerGroup(instance, spec.id, layout);
+  let frozen = isFrozen(layout, group.path);
+  const thaw = async (): Promise<void> => {
+    await group.freeze(false);
+    frozen = false;
+  };
+  keeper.console.onOutput(() => undefined); // what init says is recorded; nobody waits for it here
+  return {
+    process: { pid: keeper.initPid, startTime: keeper.initStartTime },
+    ended: endReport(keeper),
+    async stop(options) {
+      if (frozen) await thaw(); // the frozen hear no signal
+      await stopContainer(keeper, spec.directory, options);
+    },
+    async pause() {
+      await group.freeze(true);
+      frozen = true;
+    },
+    resume: thaw,
+    isPaused: () => frozen,
+    ready: ({ limitMs }) => within(limitMs, `machine ${spec.name} to answer`, answers(keeper, limitMs)),
+    run: (request, { signal } = {}) =>
+      runProgram(keeper, request, { signal, oomKills: () => group.usage().oomKills }),
+    exec: (id, request) => keepProgram(keeper, id, request),
+    console: () => openConsole(keeper, spec.directory),
+    readFile: (path, options) => readInside(keeper.initPid, path, options),
+    writeFile: (path, bytes, { mode }) =>
+      writeInside(keeper.initPid, path, bytes, { mode, owner: uidBaseOf(spec) }),
+    stats: () => observe(spec.id, keeper.initPid, group.usage()),
+    release: () => keeper.close(),
+  };
+}
+
+async function endReport(keeper: Keeper): Promise<EndReport> {
+  const report = await keeper.ended();
+  return {
+    end: report.killed === 'lost' ? null : endOf(report),
+    outOfMemory: report.signal === 'SIGKILL' && report.oomKills > 0,
+  };
+}

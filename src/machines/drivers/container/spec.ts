@@ -1,0 +1,58 @@
+/** A container's facts: where its files lie, and which ids are its own. */
+import { join } from 'node:path';
+import { CarrelError } from '#base/errors.ts';
+import type { Images } from '#images/store.ts';
+import type { Fabric } from '#fabric/fabric.ts';
+import { type ContainerSpec, idsPerContainer } from '#isolate/machine.ts';
+import type { MachineSpec } from '../../driver.ts';
+
+/** Host ids of containers begin here: above those of people and services, and of /etc/subuid's usual ranges. */
+const firstUid = 1_000_000;
+
+/** The host's uid and gid of the container's root. */
+export function uidBaseOf({ uidSlot }: Pick<MachineSpec, 'uidSlot'>): number {
+  return firstUid + uidSlot * idsPerContainer;
+}
+
+/** The writable layer, as `prepareUpper` makes it: one or the other exists. */
+export function upperPaths(directory: string): { readonly image: string; readonly tree: string } {
+  return { image: join(directory, 'upper.img'), tree: join(directory, 'upper') };
+}
+
+/** What the isolation runtime is asked for. */
+export async function containerSpec(
+  spec: MachineSpec,
+  upper: ContainerSpec['upper'],
+  { images, fabric }: { images: Images; fabric: Fabric },
+): Promise<ContainerSpec> {
+  const image = await images.find(spec.image);
+  if (!image)
+    throw new CarrelError(
+      'not_found',
+      `the image that machine ${spec.name} was made of is not there any more`,
+      {
+        hint: 'import or build the same image again, or make a new machine',
+        details: { hash: spec.image },
+      },
+    );
+  const { address, prefix, gateway, mac } = spec.network;
+  const { cpus, memoryBytes, processes } = spec.limits;
+  return {
+    id: spec.id,
+    hostname: spec.name,
+    directory: spec.directory,
+    lower: image.path,
+    upper,
+    uidBase: uidBaseOf(spec),
+    init: [],
+    limits: { cpus, memoryBytes, processes },
+    network: {
+      plug: (pid) =>
+        fabric.plug({ machineId: spec.id, pid, address, mac, owner: spec.ownerId, configure: false }),
+      address,
+      prefix,
+      gateway,
+      mac,
+    },
+  };
+}

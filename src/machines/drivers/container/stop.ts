@@ -1,0 +1,47 @@
+/** The end: orderly if there is time, then by force; and what a container leaves behind. */
+import { rm } from 'node:fs/promises';
+import { until, within } from '#base/deadline.ts';
+import { isCarrelError } from '#base/errors.ts';
+import { isLocked } from '#host/flock.ts';
+import { containerPaths, type Keeper, releaseContainer } from '#isolate/machine.ts';
+import type { MachineSpec } from '../../driver.ts';
+import type { DriverHost } from '../table.ts';
+
+/** After init has ended the keeper writes its report, unmounts and goes. */
+const keeperEndMs = 10_000;
+
+/** Ends the container; resolves when its keeper is gone too, so that it may be started again at once. */
+export async function stopContainer(
+  keeper: Keeper,
+  directory: string,
+  { graceMs }: { graceMs: number },
+): Promise<void> {
+  if (graceMs > 0) {
+    keeper.powerOff();
+    try {
+      await within(graceMs, 'the machine to power off', keeper.ended());
+    } catch (error) {
+      if (!isCarrelError(error, 'deadline_exceeded')) throw error;
+      await keeper.kill();
+    }
+  } else await keeper.kill();
+  const { lock } = containerPaths(directory);
+  await until(keeperEndMs, 'the keeper to end', () => (isLocked(lock) ? undefined : true), { everyMs: 2 });
+}
+
+/** The link and the control groups, with whatever is in them. */
+export async function tidyContainer(
+  { id }: Pick<MachineSpec, 'id'>,
+  { fabric, instance }: DriverHost,
+): Promise<void> {
+  await Promise.all([fabric.unplug(id), releaseContainer(instance, id)]);
+}
+
+/** The disk. The machine is stopped and tidied. */
+export async function removeDisk(
+  spec: Pick<MachineSpec, 'directory' | 'image'>,
+  { images }: DriverHost,
+): Promise<void> {
+  await rm(spec.directory, { recursive: true, force: true });
+  await images.release(spec.image, spec.directory);
+}

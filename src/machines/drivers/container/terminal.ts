@@ -1,0 +1,116 @@
+/** A kept program as a terminal: what it wrote is read from its record, its keeper tells when there is more. */
+import { existsSync } from 'node:fs';
+import { sleep } from '#base/deadline.ts';
+import { CarrelError } from '#base/errors.ts';
+import type { ProgramEnd } from '#contract/schemas/machines.ts';
+import { isLocked } from '#host/flock.ts';
+import { attach, type Exec, type ExitReport } from '#isolate/live.ts';
+import { execPaths, readExitReport } from '#isolate/machine.ts';
+import { readRecord } from '#isolate/record.ts';
+import type { Terminal, Transcript } from '../../driver.ts';
+
+/** Before it is tried again to reach a keeper that has dropped us. */
+const againMs = 50;
+
+/** How a program ended, in the words of the API. */
+export function endOf({ exit, signal, killed, oomKills }: ExitReport): ProgramEnd {
+  if (killed === 'wall' || killed === 'output' || killed === 'cpu') return { kind: 'killed', reason: killed };
+  if (killed !== null) return { kind: 'killed', reason: 'cancelled' };
+  if (signal === 'SIGKILL' && oomKills > 0) return { kind: 'killed', reason: 'memory' };
+  if (signal !== null) return { kind: 'signaled', signal };
+  return { kind: 'exited', status: exit ?? 255 };
+}
+
+/** Opens the terminal of a kept program, running or ended; `gone` when its output was thrown away. */
+export async function openKept(directory: string, id: string): Promise<Terminal> {
+  const paths = execPaths(directory, id);
+  if (!existsSync(paths.record)) throw new CarrelError('gone', `the output of ${id} is not kept any more`);
+  const watchers = new Set<() => void>();
+  let link: Exec | undefined;
+  let end: ProgramEnd | undefined;
+  let closed = false;
+
+  const changed = (): void => {
+    for (const watcher of watchers) watcher();
+  };
+  /** Ended, or undefined while it runs. Its lock tells, and after that its report. */
+  const look = (): ProgramEnd | undefined => {
+    const running = isLocked(paths.lock);
+    const report = readExitReport(paths.report);
+    if (report) return endOf(report);
+    return running ? undefined : { kind: 'killed', reason: 'cancelled' };
+  };
+  const follow = async (): Promise<void> => {
+    end = look();
+    if (end) return changed();
+    try {
+      link = await attach(paths.socket);
+    } catch (error) {
+      end = look(); // it ended just now
+      if (end) return changed();
+      throw error;
+    }
+    link.onOutput(changed);
+    void link.ended.then(
+      (report) => {
+        end = endOf(report);
+        changed();
+      },
+      async () => {
+        // the keeper ended, or has dropped us as too slow
+        if (closed) return;
+        await sleep(againMs);
+        if (!closed) await follow().catch(() => changed());
+      },
+    );
+  };
+  await follow();
+
+  return {
+    read: (from, maxBytes) => readKept(paths.record, from, maxBytes),
+    watch(watcher) {
+      watchers.add(watcher);
+      return () => void watchers.delete(watcher);
+    },
+    async write(bytes) {
+      if (end || !link) throw new CarrelError('gone', 'the program has ended');
+      if (!link.write(bytes)) await sleep(1); // the socket is full: the terminal takes no more for now
+    },
+    resize({ rows, columns }) {
+      link?.resize(rows, columns);
+      return Promise.resolve();
+    },
+    get end() {
+      return end;
+    },
+    close() {
+      closed = true;
+      link?.close();
+    },
+  };
+}
+
+/** From an absolute offset on, or from the next byte that is still there. */
+function readKept(path: string, from: number, maxBytes?: number): Transcript {
+  const options = maxBytes === undefined ? {} : { maxBytes };
+  try {
+    return readRecord(path, from, options);
+  } catch (error) {
+    const next =
+      error instanceof CarrelError && error.code === 'gone'
+        ? laterThan(from, error.details?.['available'])
+        : undefined;
+    if (next === undefined) throw error;
+    return readKept(path, next, maxBytes);
+  }
+}
+
+/** The first offset after `from` in a list of [from, to) ranges. */
+function laterThan(from: number, available: unknown): number | undefined {
+  if (!Array.isArray(available)) return undefined;
+  for (const range of available) {
+    const start: unknown = Array.isArray(range) ? range[0] : undefined;
+    if (typeof start === 'number' && start > from) return start;
+  }
+  return undefined;
+}

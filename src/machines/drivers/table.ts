@@ -1,0 +1,26 @@
+/** The kinds of machines. One line per driver; its parts are in the folder of that name. */
+import type { DriverName } from '#contract/schemas/machines.ts';
+import type { Fabric } from '#fabric/fabric.ts';
+import type { Images } from '#images/store.ts';
+import type { ForkServer } from '#isolate/server.ts';
+import type { Driver } from '../driver.ts';
+import { createContainerDriver } from './container/driver.ts';
+
+/** What a driver may need of its surroundings. */
+export interface DriverHost {
+  readonly server: ForkServer;
+  readonly fabric: Fabric;
+  readonly images: Images;
+  /** The directory that holds one directory per machine. */
+  readonly directory: string;
+  /** Names this cloud's cgroups. */
+  readonly instance: string;
+}
+
+const drivers = {
+  container: createContainerDriver,
+} as const satisfies Record<DriverName, (host: DriverHost) => Driver>;
+
+export function createDrivers(host: DriverHost): Record<DriverName, Driver> {
+  return { container: drivers.container(host) };
+}

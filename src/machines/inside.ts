@@ -1,0 +1,70 @@
+/** What is done inside a running machine: programs, terminals, files, figures. The caller has checked who may. */
+import { CarrelError } from '#base/errors.ts';
+import { formatSize } from '#base/units.ts';
+import type { RunReply, RunRequest, Stats } from '#contract/schemas/machines.ts';
+import { type Machine as Row, selectMachine } from '#store/machines.ts';
+import { type Cloud, driverFor, runningOf } from './cloud.ts';
+import { type Capability, type FileRead, requireCapability, type RunningMachine } from './driver.ts';
+import { activityOf } from './rows.ts';
+import { isAnswering } from './state.ts';
+
+/** A file travels whole, through memory: the same for reading and writing. */
+export const maxFileBytes = 64 * 2 ** 20;
+
+export interface Inside {
+  run(id: string, request: RunRequest, options?: { signal?: AbortSignal }): Promise<RunReply>;
+  readFile(id: string, path: string): Promise<FileRead>;
+  writeFile(id: string, path: string, bytes: Uint8Array, options?: { mode?: number }): Promise<void>;
+  stats(id: string): Promise<Stats>;
+}
+
+export function openInside(cloud: Cloud): Inside {
+  return {
+    async run(id, request, options) {
+      const machine = await answering(cloud, id, 'run');
+      return machine.run(request, options);
+    },
+    async readFile(id, path) {
+      const machine = await answering(cloud, id, 'files');
+      return machine.readFile(path, { maxBytes: maxFileBytes });
+    },
+    async writeFile(id, path, bytes, { mode = 0o644 } = {}) {
+      if (bytes.length > maxFileBytes)
+        throw new CarrelError('too_large', `a file may have ${formatSize(maxFileBytes)}`, {
+          details: { maxBytes: maxFileBytes },
+        });
+      const machine = await answering(cloud, id, 'files');
+      await machine.writeFile(path, bytes, { mode });
+    },
+    async stats(id) {
+      const row = await selectMachine(cloud.db, id);
+      requireCapability(driverFor(cloud, row), 'stats');
+      if (row.state !== 'running' && row.state !== 'paused') throw notRunning(row);
+      return (await runningOf(cloud, row)).stats();
+    },
+  };
+}
+
+/** The machine, if programs run in it right now. */
+export async function answering(cloud: Cloud, id: string, capability: Capability): Promise<RunningMachine> {
+  const row = await selectMachine(cloud.db, id);
+  requireCapability(driverFor(cloud, row), capability);
+  if (!isAnswering({ state: row.state, activity: activityOf(row) })) throw notRunning(row);
+  return runningOf(cloud, row);
+}
+
+const hints: Readonly<Record<Row['state'], string>> = {
+  stopped: 'start it first',
+  paused: 'resume it first',
+  failed: 'see why with: carrel machine show; then start it again',
+  running: 'wait until that is done',
+};
+
+/** Says what the machine does instead, and what to do about it. */
+export function notRunning(row: Row): CarrelError {
+  const doing = row.activity === null ? row.state : row.activity;
+  return new CarrelError('wrong_state', `machine ${row.name} is ${doing}`, {
+    hint: row.activity === null ? hints[row.state] : 'wait until that is done: GET ...?gen=N&wait=30',
+    details: { state: row.state, activity: row.activity },
+  });
+}

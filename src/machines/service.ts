@@ -1,0 +1,214 @@
+/**
+ * Machines: the door of this floor. Opened once per process; what it knows is in the database and in the
+ * keepers, so closing it (or killing it) changes nothing for the machines.
+ *
+ *   requests.ts   what is asked for: checks, one transaction, a job
+ *   jobs.ts       the jobs; work.ts what they do to the world
+ *   inside.ts     run, files, figures; execs.ts programs that stay, the console
+ *   reconcile.ts  rows and reality made to agree
+ *   fresh.ts      machines for one piece of work
+ *   drivers/      the kinds of machines
+ */
+import { createHash } from 'node:crypto';
+import { realpathSync } from 'node:fs';
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { messageOf } from '#base/errors.ts';
+import { silent, type Logger } from '#base/log.ts';
+import type { Machine, NewMachine } from '#contract/schemas/machines.ts';
+import type { Fabric } from '#fabric/fabric.ts';
+import type { Images } from '#images/store.ts';
+import type { RunnableJob } from '#jobs/types.ts';
+import { selectNetworkByName } from '#store/networks.ts';
+import type { Db } from '#store/schema.ts';
+import type { Actor } from './actor.ts';
+import type { Cloud, CloudNetwork } from './cloud.ts';
+import { createDrivers, type DriverHost } from './drivers/table.ts';
+import { type Execs, openExecs } from './execs.ts';
+import { type FreshMachine, type FreshOptions, withFresh } from './fresh.ts';
+import { type Inside, openInside } from './inside.ts';
+import { machineJobs } from './jobs.ts';
+import { openViews, type Views } from './list.ts';
+import { openLiving } from './living.ts';
+import { openLocks } from './locks.ts';
+import { noticeEnd, reconcileAll, type ReconcileReport, reconcileSome } from './reconcile.ts';
+import {
+  type Accepted,
+  type CreateOptions,
+  requestCreate,
+  requestVerb,
+  type VerbOptions,
+} from './requests.ts';
+import type { Verb } from './state.ts';
+import { createWaiting } from './waiting.ts';
+
+export interface MachinesOptions {
+  readonly db: Db;
+  readonly server: DriverHost['server'];
+  readonly fabric: Fabric;
+  readonly images: Images;
+  /** The cloud's own directory; machines live in `machines/` below it. */
+  readonly dataDirectory: string;
+  /** Names this cloud's cgroups: see `instanceOf`. */
+  readonly instance?: string;
+  readonly log?: Logger;
+  /** Adopt, correct and sweep, now and every few seconds: one process per cloud does, the daemon. */
+  readonly reconciles?: boolean;
+  readonly reconcileEveryMs?: number;
+}
+
+export interface Machines extends Inside, Execs, Views {
+  /** For the worker that shall do the work. */
+  readonly jobs: readonly RunnableJob[];
+  create(actor: Actor, wanted: NewMachine, options?: CreateOptions): Promise<Accepted>;
+  verb(actor: Actor | null, id: string, verb: Verb, options?: VerbOptions): Promise<Accepted>;
+  start(actor: Actor | null, id: string, options?: VerbOptions): Promise<Accepted>;
+  stop(actor: Actor | null, id: string, options?: VerbOptions): Promise<Accepted>;
+  restart(actor: Actor | null, id: string, options?: VerbOptions): Promise<Accepted>;
+  pause(actor: Actor | null, id: string, options?: VerbOptions): Promise<Accepted>;
+  resume(actor: Actor | null, id: string, options?: VerbOptions): Promise<Accepted>;
+  remove(actor: Actor | null, id: string, options?: VerbOptions): Promise<Accepted>;
+  /** The machine as soon as its generation has moved past `gen`, or as it is after `ms`. */
+  waitForGen(id: string, gen: number, ms: number): Promise<Machine>;
+  withFreshMachine<T>(options: FreshOptions, work: (machine: FreshMachine) => Promise<T>): Promise<T>;
+  reconcile(): Promise<ReconcileReport>;
+  /** Lets go of everything; the machines go on. */
+  close(): Promise<void>;
+}
+
+/** First 8 hex digits of the SHA-256 of the data directory's real path: one host may hold several clouds. */
+export function instanceOf(dataDirectory: string): string {
+  return createHash('sha256').update(realpathSync(dataDirectory)).digest('hex').slice(0, 8);
+}
+
+export async function openMachines({
+  db,
+  server,
+  fabric,
+  images,
+  dataDirectory,
+  instance = instanceOf(dataDirectory),
+  log = silent,
+  reconciles = true,
+  reconcileEveryMs = 3000,
+}: MachinesOptions): Promise<Machines> {
+  const directory = join(dataDirectory, 'machines');
+  await mkdir(directory, { recursive: true, mode: 0o711 });
+  const waiting = createWaiting();
+  const cloud: Cloud = {
+    db,
+    directory,
+    log,
+    drivers: createDrivers({ server, fabric, images, directory, instance }),
+    living: openLiving((id, report) => {
+      log.warn('a machine has ended by itself', { machine: id, end: report.end });
+      noticeEnd(cloud, id, report).catch((error: unknown) =>
+        log.error('the end of a machine could not be recorded yet', { machine: id, error: messageOf(error) }),
+      );
+    }),
+    locks: openLocks(join(dataDirectory, 'run', 'machine-locks')),
+    network: once(() => defaultNetwork(db)),
+    changed: waiting.changed,
+    interrupts: new Map(),
+    fresh: new Set(),
+  };
+  const requireImage = (name: string) => images.require(name);
+  const views = openViews(db);
+  const execs = openExecs(cloud);
+  const verb: Machines['verb'] = (actor, id, verb, options) => requestVerb(cloud, actor, id, verb, options);
+  const as =
+    (name: Verb): Machines['start'] =>
+    (actor, id, options) =>
+      verb(actor, id, name, options);
+
+  const { signal, stop } = stopper();
+  let passes: Promise<void> = Promise.resolve();
+  if (reconciles) {
+    await reconcileFabric(cloud, fabric);
+    log.info('machines reconciled', { ...(await reconcileAll(cloud)) });
+    passes = everyFew(reconcileEveryMs, signal, async () => {
+      await reconcileSome(cloud).catch((error: unknown) =>
+        log.warn('machines could not be reconciled', { error: messageOf(error) }),
+      );
+    });
+  }
+
+  return {
+    ...openInside(cloud),
+    ...execs,
+    ...views,
+    jobs: machineJobs(cloud),
+    create: (actor, wanted, options) => requestCreate(cloud, requireImage, actor, wanted, options),
+    verb,
+    start: as('start'),
+    stop: as('stop'),
+    restart: as('restart'),
+    pause: as('pause'),
+    resume: as('resume'),
+    remove: as('remove'),
+    waitForGen: (id, gen, ms) =>
+      waiting.until(
+        id,
+        ms,
+        () => views.get(id),
+        (machine) => machine.gen > gen,
+      ),
+    withFreshMachine: (options, work) => withFresh(cloud, requireImage, options, work),
+    reconcile: () => reconcileAll(cloud),
+    async close() {
+      stop();
+      await passes;
+      execs.detachAll();
+      cloud.living.close();
+    },
+  };
+}
+
+async function defaultNetwork(db: Db): Promise<CloudNetwork> {
+  const { id, cidr, gateway } = await selectNetworkByName(db);
+  return { id, gateway, prefix: Number(cidr.split('/')[1]) };
+}
+
+/** Links and filter rules for what may have processes; the rest of them goes. */
+async function reconcileFabric({ db, log }: Cloud, fabric: Fabric): Promise<void> {
+  const rows = await db
+    .selectFrom('machines')
+    .select(['id', 'owner_id', 'address', 'mac'])
+    .where('deleted_at', 'is', null)
+    .where((eb) => eb.or([eb('state', 'in', ['running', 'paused']), eb('activity', 'is not', null)]))
+    .execute();
+  const wires = rows.flatMap(({ id, owner_id, address, mac }) =>
+    address === null || mac === null ? [] : [{ machineId: id, address, mac, owner: owner_id }],
+  );
+  const { removed, missing } = await fabric.reconcile(wires);
+  log.info('fabric reconciled', { wires: wires.length, removed: removed.length, missing: missing.length });
+}
+
+/** Remembers the first success. */
+function once<T>(load: () => Promise<T>): () => Promise<T> {
+  let loaded: Promise<T> | undefined;
+  return async () => {
+    loaded ??= load();
+    try {
+      return await loaded;
+    } catch (error) {
+      loaded = undefined;
+      throw error;
+    }
+  };
+}
+
+function stopper(): { signal: AbortSignal; stop: () => void } {
+  const controller = new AbortController();
+  return { signal: controller.signal, stop: () => controller.abort() };
+}
+
+async function everyFew(ms: number, signal: AbortSignal, work: () => Promise<void>): Promise<void> {
+  while (!signal.aborted) {
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, ms);
+      signal.addEventListener('abort', () => (clearTimeout(timer), resolve()), { once: true });
+    });
+    if (!signal.aborted) await work();
+  }
+}

@@ -1,0 +1,128 @@
+/**
+ * What the activities do to the world. Every step looks first and then acts, so each can be cut off by a
+ * kill -9 at any point and be done again from the start by the next attempt.
+ */
+import { CarrelError, isCarrelError } from '#base/errors.ts';
+import type { Activity } from '#contract/schemas/machines.ts';
+import type { Machine as Row } from '#store/machines.ts';
+import { type Cloud, driverFor, specOf } from './cloud.ts';
+import type { Driver, MachineSpec, RunningMachine } from './driver.ts';
+import { configOf } from './rows.ts';
+
+export interface WorkContext {
+  readonly signal: AbortSignal;
+  readonly step: (name: string) => void;
+}
+
+export interface WorkOptions {
+  readonly graceMs?: number;
+}
+
+/** How long a machine may take until it answers its first command. A loaded host is slow, not broken. */
+const readyLimitMs = 30_000;
+
+interface Scene extends WorkContext {
+  readonly cloud: Cloud;
+  readonly driver: Driver;
+  readonly spec: MachineSpec;
+}
+
+/** Does what an activity stands for. Gives the running machine, if it runs afterwards. */
+export async function perform(
+  cloud: Cloud,
+  row: Row,
+  activity: Activity,
+  context: WorkContext,
+  { graceMs = 5000 }: WorkOptions = {},
+): Promise<RunningMachine | undefined> {
+  const scene: Scene = { ...context, cloud, driver: driverFor(cloud, row), spec: await specOf(cloud, row) };
+  switch (activity) {
+    case 'creating':
+      return create(scene, configOf(row).start);
+    case 'starting':
+      return start(scene);
+    case 'stopping':
+      return stop(scene, graceMs);
+    case 'restarting':
+      await stop(scene, graceMs);
+      return start(scene);
+    case 'pausing':
+    case 'resuming':
+      return freeze(scene, activity === 'pausing');
+    case 'deleting':
+      await stop(scene, 0);
+      scene.step('remove disk');
+      await scene.driver.remove(scene.spec);
+      return undefined;
+    default:
+      throw new CarrelError('internal', `no work is known for ${String(activity)}`);
+  }
+}
+
+/** After a failed attempt that was the last: no process, no link; the disk stays where it is of use. */
+export async function undo(cloud: Cloud, row: Row, activity: Activity): Promise<void> {
+  const driver = driverFor(cloud, row);
+  const spec = await specOf(cloud, row);
+  if (activity === 'pausing' || activity === 'resuming') return;
+  const machine = cloud.living.take(row.id) ?? (await driver.adopt(spec));
+  if (machine) await end(machine, 0);
+  if (activity === 'creating') await driver.remove(spec);
+  else await driver.tidy(spec);
+}
+
+async function create(scene: Scene, startIt: boolean): Promise<RunningMachine | undefined> {
+  const { driver, spec, signal } = scene;
+  const earlier = await driver.adopt(spec); // an attempt that got as far as this
+  if (earlier) return ready(scene, earlier);
+  scene.step('clone image');
+  await driver.prepare(spec);
+  signal.throwIfAborted();
+  return startIt ? start(scene) : undefined;
+}
+
+async function start(scene: Scene): Promise<RunningMachine> {
+  const { driver, spec, cloud, signal } = scene;
+  const living = cloud.living.get(spec.id);
+  if (living) return ready(scene, living);
+  scene.step('start');
+  signal.throwIfAborted();
+  return ready(scene, await driver.start(spec));
+}
+
+async function ready(scene: Scene, machine: RunningMachine): Promise<RunningMachine> {
+  const { cloud, spec, signal } = scene;
+  scene.step('wait until it answers');
+  await machine.ready({ limitMs: readyLimitMs });
+  signal.throwIfAborted();
+  cloud.living.hold(spec.id, machine);
+  return machine;
+}
+
+async function stop(scene: Scene, graceMs: number): Promise<undefined> {
+  const { driver, spec, cloud } = scene;
+  const machine = cloud.living.take(spec.id) ?? (await driver.adopt(spec));
+  if (machine) {
+    scene.step(graceMs > 0 ? 'shut down' : 'power off');
+    await end(machine, graceMs);
+  }
+  await driver.tidy(spec);
+  return undefined;
+}
+
+async function end(machine: RunningMachine, graceMs: number): Promise<void> {
+  try {
+    await machine.stop({ graceMs });
+  } finally {
+    machine.release();
+  }
+}
+
+async function freeze(scene: Scene, freeze: boolean): Promise<RunningMachine> {
+  const { driver, spec, cloud } = scene;
+  const machine = await cloud.living.require(driver, spec).catch((error: unknown) => {
+    if (!isCarrelError(error, 'wrong_state')) throw error;
+    throw new CarrelError('machine_lost', `machine ${spec.name} has ended by itself`, { cause: error });
+  });
+  await (freeze ? machine.pause() : machine.resume());
+  return machine;
+}
