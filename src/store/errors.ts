@@ -62,6 +62,11 @@ export function translateDatabaseError(error: unknown): unknown {
         hint: 'free space on the disk that holds the data directory',
         cause: error,
       });
+    case '55P03':
+      return new CarrelError('unavailable', 'another change to the same object takes too long', {
+        hint: 'try again in a few seconds',
+        cause: error,
+      });
     case '57014':
       return new CarrelError('deadline_exceeded', 'a database statement took too long and was stopped', {
         cause: error,

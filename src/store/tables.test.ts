@@ -319,6 +319,23 @@ test('any JSON value, arrays and hostile strings too, comes back from a jsonb co
   assert.deepEqual(rows[0]?.back, [1, { a: '\uFFFD\uFFFD' }]);
 });
 
+function raised(state: string) {
+  return sql.raw(`do $$ begin raise exception 'x' using errcode = '${state}'; end $$`);
+}
+
+test('what PostgreSQL refuses becomes an error of ours where that says more', async () => {
+  const { db } = await pg.freshStore({ statementMs: 50, lockMs: 20 });
+  await assert.rejects(raised('53100').execute(db), { code: 'disk_full' });
+  await assert.rejects(raised('57P01').execute(db), { code: 'unavailable' });
+  await assert.rejects(raised('23505').execute(db), { code: '23505' });
+  await assert.rejects(sql`select pg_sleep(5)`.execute(db), { code: 'deadline_exceeded' });
+  await assert.rejects(sql`select ${'a\0b'}`.execute(db), { code: 'invalid_request' });
+  await transaction(db, async (tx) => {
+    await sql`lock table users`.execute(tx);
+    await assert.rejects(insertUser(db, { name: 'ada' }), { code: 'unavailable', message: /another change/ });
+  });
+});
+
 test('a count that a number cannot hold is an error, not a wrong number', async () => {
   const { db } = await pg.freshStore();
   await assert.rejects(sql`select 9007199254740993::bigint`.execute(db), RangeError);

@@ -10,7 +10,7 @@ import { databaseUserName, findSystemUser, type DatabaseUser } from './cluster-u
 import { startCluster, type Cluster } from './cluster.ts';
 import { openStore, type Store, type StoreOptions } from './database.ts';
 import { migrate } from './migrate.ts';
-import type { Connection } from './postmaster.ts';
+import { findPostmaster, isAlive, type Connection } from './postmaster.ts';
 
 /** `carrel-db` where the set-up has made it; a test makes no users, so else nobody. */
 export function testDatabaseUser(): DatabaseUser {
@@ -30,6 +30,18 @@ export interface TestCluster {
   close(): Promise<void>;
 }
 
+/** For a test process that ends before its time: the server would outlive it, as it is made to. */
+function endAbruptly(dataDir: string): void {
+  const server = findPostmaster(join(dataDir, 'pg'));
+  if (server) {
+    process.kill(server.pid, 'SIGQUIT');
+    const tick = new Int32Array(new SharedArrayBuffer(4));
+    for (let waits = 0; isAlive(server) && waits < 300; waits += 1) Atomics.wait(tick, 0, 0, 10);
+  }
+  // An initdb may still be writing: it ends when its directory is gone.
+  rmSync(dataDir, { recursive: true, force: true, maxRetries: 20, retryDelay: 50 });
+}
+
 /**
  * @example
  * const pg = await startTestCluster();
@@ -40,6 +52,8 @@ export async function startTestCluster(): Promise<TestCluster> {
   const dataDir = mkdtempSync(join(tmpdir(), 'carrel-pg-'));
   chmodSync(dataDir, 0o711);
   const stores: Store[] = [];
+  process.once('exit', () => endAbruptly(dataDir));
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(1));
   let count = 0;
   let cluster: Cluster;
   try {
