@@ -11,31 +11,26 @@
  * listening sockets on request. It holds no state: after kill -9 of the doorman the daemon sees the end of its
  * stdin and ends too, the machines go on in the fabric, and the next doorman enters it again.
  */
-import { mkdirSync, openSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, openSync } from 'node:fs';
+import { isIPv6 } from 'node:net';
 import { join } from 'node:path';
-import * as z from 'zod';
-import { CarrelError, errnoOf } from '#base/errors.ts';
-import { until, within } from '#base/deadline.ts';
+import { CarrelError } from '#base/errors.ts';
+import { until } from '#base/deadline.ts';
 import { type Logger, silent } from '#base/log.ts';
 import { ownFd } from '#host/fds.ts';
-import { writeFileAtomicSync } from '#host/files.ts';
-import { readLockNote, tryLock } from '#host/flock.ts';
-import { type Argv, type Service, launchService } from '#host/launch.ts';
-import { type ProcessIdentity, endProcess, isAlive, untilGone } from '#host/processes.ts';
-import { formatAddress } from './addresses.ts';
-import { type ControlReply, type ControlRequest, type DoormanStatus, serveControl } from './control.ts';
-import { type FabricEnvironment, fabricVariable, ownAddresses } from './environment.ts';
+import { type FileLock, readLockNote, tryLock } from '#host/flock.ts';
+import type { Argv } from '#host/launch.ts';
 import {
-  type Endpoint,
-  type Listener,
-  formatEndpoint,
-  isLoopback,
-  listenVariable,
-  openListener,
-} from './listeners.ts';
-import { type FabricNamespace, openNamespace } from './namespace.ts';
-import { type Supervised, supervise } from './supervisor.ts';
-import { resolverAddress, startUplink } from './uplink.ts';
+  controlPath,
+  endLeftovers,
+  openLog,
+  shutDown,
+  superviseDaemon,
+  superviseUplink,
+} from './children.ts';
+import { type ControlReply, type ControlRequest, type DoormanStatus, serveControl } from './control.ts';
+import { type Endpoint, type Listener, formatEndpoint, isLoopback, openListener } from './listeners.ts';
+import { type FabricNamespace, findNamespace, openNamespace, survivors } from './namespace.ts';
 
 export interface DoormanOptions {
   /** DIR; DIR/run and DIR/log are made if missing. */
@@ -70,104 +65,68 @@ export interface Doorman {
   stop(options?: { fabric?: boolean }): Promise<DoormanEnd>;
 }
 
-const identitySchema = z.looseObject({ pid: z.int().positive(), startTime: z.string() });
-
-function recordedProcess(path: string): ProcessIdentity | undefined {
-  try {
-    const parsed = identitySchema.safeParse(JSON.parse(readFileSync(path, 'utf8')));
-    return parsed.success && isAlive(parsed.data) ? parsed.data : undefined;
-  } catch (error) {
-    if (errnoOf(error) === 'ENOENT' || error instanceof SyntaxError) return undefined;
-    throw error;
-  }
-}
-
-/** Where the control socket of the cloud in DIR is. */
-export function controlPath(dataDirectory: string): string {
-  return join(dataDirectory, 'run', 'doorman.sock');
-}
-
-/** Ends what an earlier doorman, killed before it could, left running outside the machines. */
-async function endLeftovers(runDirectory: string, graceMs: number): Promise<void> {
-  const daemon = recordedProcess(join(runDirectory, 'daemon.json'));
-  if (daemon) {
-    // its stdin has ended, so it is shutting down already
-    await untilGone(daemon, graceMs).catch(async () => await endProcess(daemon));
-  }
-  const uplink = recordedProcess(join(runDirectory, 'uplink.json'));
-  if (uplink) await endProcess(uplink);
+function lockFor(dataDirectory: string): FileLock {
+  const path = join(dataDirectory, 'run', 'doorman.lock');
+  const lock = tryLock(path);
+  if (lock) return lock;
+  const pid = readLockNote(path)?.trim();
+  throw new CarrelError('wrong_state', `Carrel is running already in ${dataDirectory} (process ${pid})`, {
+    hint: 'see: carrel status',
+    details: { pid: Number(pid), dataDirectory },
+  });
 }
 
 /** Starts everything; resolves when the daemon's process exists (not when it answers). */
 export async function startDoorman(options: DoormanOptions): Promise<Doorman> {
-  const {
-    dataDirectory,
-    listen,
-    argv,
-    uplink: uplinkKind = 'pasta',
-    graceMs = 15_000,
-    log = silent,
-  } = options;
+  const { dataDirectory, listen, graceMs = 15_000, log = silent } = options;
   const runDirectory = join(dataDirectory, 'run');
   const logDirectory = join(dataDirectory, 'log');
   for (const directory of [runDirectory, logDirectory])
     mkdirSync(directory, { recursive: true, mode: 0o700 });
 
-  using undo = new DisposableStack();
-  const lockPath = join(runDirectory, 'doorman.lock');
-  const lock = tryLock(lockPath);
-  if (!lock) {
-    const pid = readLockNote(lockPath)?.trim();
-    throw new CarrelError('wrong_state', `Carrel is running already in ${dataDirectory} (process ${pid})`, {
-      hint: 'see: carrel status',
-      details: { pid: Number(pid), dataDirectory },
-    });
-  }
-  undo.use(lock);
+  await using undo = new AsyncDisposableStack();
+  undo.use(lockFor(dataDirectory));
   await endLeftovers(runDirectory, graceMs);
-
   const listeners = listen.map((endpoint) => {
     const listener = openListener(endpoint);
     undo.use(listener.socket);
     return { ...listener, name: endpoint.name };
   });
+  const logFd = undo.use(openLog(logDirectory));
+
   const namespace = await openNamespace({
     runDirectory,
     ...(options.holder ? { holder: options.holder } : {}),
   });
+  let inhabitants: number[] = [];
+  let settleMs = 1000;
+  undo.defer(async () => {
+    inhabitants = await settle(namespace, settleMs);
+    if (inhabitants.length === 0) await namespace.end();
+    else log.info('machines go on', { inhabitants });
+  });
   log.info(namespace.reentered ? 'fabric entered again' : 'fabric made', { netns: namespace.netns });
   // from here on the namespace does not depend on the holder's life
   const netns = undo.use(ownFd(openSync(`/proc/${namespace.holder.pid}/ns/net`, 'r')));
-  const logFd = undo.use(ownFd(openSync(join(logDirectory, 'daemon.log'), 'a', 0o600)));
 
   const uplink =
-    uplinkKind === 'none'
+    options.uplink === 'none'
       ? undefined
       : superviseUplink({ namespace, netnsFd: netns.fd, runDirectory, log: log.with({ part: 'uplink' }) });
-  const environment: FabricEnvironment = {
-    netns: namespace.netns,
-    hostAddresses: ownAddresses(),
-    resolver: formatAddress(resolverAddress),
-    control: controlPath(dataDirectory),
-  };
-  const daemon = supervise({
-    name: 'daemon',
+  undo.defer(async () => await uplink?.stop(async (service) => await service.stop()));
+
+  const daemon = superviseDaemon({
+    dataDirectory,
+    argv: options.argv,
+    env: options.env ?? process.env,
     giveUpAfter: options.giveUpAfter ?? 10,
+    namespace,
+    netnsFd: netns.fd,
+    logFd: logFd.fd,
+    listeners,
     log,
-    start: async () => {
-      const service = await launchService(namespace.inside(argv, netns.fd), {
-        stdio: ['pipe', logFd.fd, logFd.fd, ...listeners.map(({ socket }) => socket.fd)],
-        env: {
-          ...(options.env ?? process.env),
-          [listenVariable]: describeListeners(listeners),
-          [fabricVariable]: JSON.stringify(environment),
-        },
-      });
-      service.child.stdin?.on('error', () => undefined);
-      writeFileAtomicSync(join(runDirectory, 'daemon.json'), JSON.stringify(service.identity));
-      return service;
-    },
   });
+  undo.defer(async () => await daemon.stop(async (service) => await shutDown(service, graceMs)));
 
   const status = (): DoormanStatus => ({
     pid: process.pid,
@@ -180,12 +139,22 @@ export async function startDoorman(options: DoormanOptions): Promise<Doorman> {
       reason: uplink ? (uplink.reason ?? null) : 'switched off',
     },
   });
+  let ending: Promise<DoormanEnd> | undefined;
+  const stop = async ({ fabric = false }: { fabric?: boolean } = {}): Promise<DoormanEnd> => {
+    ending ??= (async () => {
+      log.info('shutting down');
+      if (fabric) settleMs = 5000;
+      await resources.disposeAsync();
+      return { fabricEnded: inhabitants.length === 0, inhabitants };
+    })();
+    return await ending;
+  };
   const handle = (request: ControlRequest): ControlReply => {
     switch (request.ask) {
       case 'status':
         return { answer: { status: status() } };
       case 'shutdown':
-        void stop({ fabric: request.fabric });
+        stop({ fabric: request.fabric }).catch(() => undefined); // `ended` tells
         return { answer: { stopping: true } };
       case 'listen': {
         const { socket, host, port } = openFurther(request, listen);
@@ -196,34 +165,10 @@ export async function startDoorman(options: DoormanOptions): Promise<Doorman> {
         throw new CarrelError('invalid_request', 'unknown question');
     }
   };
-  const control = await serveControl({ path: controlPath(dataDirectory), handle }).catch(
-    async (error: unknown) => {
-      await daemon.stop(async (service) => await shutDown(service, graceMs));
-      await uplink?.stop(async (service) => await service.stop());
-      if ((await settle(namespace, 1000)).length === 0) await namespace.end();
-      throw error;
-    },
-  );
+  const control = await serveControl({ path: controlPath(dataDirectory), handle });
+  undo.defer(async () => await control.close());
   const resources = undo.move();
 
-  let ending: Promise<DoormanEnd> | undefined;
-  const end = async (fabric: boolean): Promise<DoormanEnd> => {
-    log.info('shutting down');
-    await control.close();
-    await daemon.stop(async (service) => await shutDown(service, graceMs));
-    rmSync(join(runDirectory, 'daemon.json'), { force: true });
-    await uplink?.stop(async (service) => await service.stop());
-    rmSync(join(runDirectory, 'uplink.json'), { force: true });
-    const inhabitants = await settle(namespace, fabric ? 5000 : 1000);
-    if (inhabitants.length === 0) await namespace.end();
-    else log.info('machines go on', { inhabitants });
-    resources.dispose();
-    return { fabricEnded: inhabitants.length === 0, inhabitants };
-  };
-  const stop = async ({ fabric = false }: { fabric?: boolean } = {}): Promise<DoormanEnd> => {
-    ending ??= end(fabric);
-    return await ending;
-  };
   const ended = daemon.ended.then(
     async () => await stop(),
     async (error: unknown) => {
@@ -242,53 +187,33 @@ export async function startDoorman(options: DoormanOptions): Promise<Doorman> {
   };
 }
 
-function describeListeners(listeners: readonly (Listener & { name: string })[]): string {
-  return JSON.stringify(
-    listeners.map(({ name, host, port }, index) => ({ fd: 3 + index, name, host, port })),
-  );
+/**
+ * Ends what a doorman that was killed left behind: daemon, uplink and, if no machine is left in it, the fabric.
+ * Throws `wrong_state` while a doorman is running: ask that one (see `requestShutdown`).
+ */
+export async function endAbandoned(dataDirectory: string, { graceMs = 15_000 } = {}): Promise<DoormanEnd> {
+  const runDirectory = join(dataDirectory, 'run');
+  if (!existsSync(runDirectory)) return { fabricEnded: true, inhabitants: [] };
+  using _lock = lockFor(dataDirectory);
+  await endLeftovers(runDirectory, graceMs);
+  const namespace = findNamespace(runDirectory);
+  if (!namespace) {
+    const inhabitants = survivors(runDirectory);
+    return { fabricEnded: inhabitants.length === 0, inhabitants };
+  }
+  const inhabitants = await settle(namespace, 2000);
+  if (inhabitants.length === 0) await namespace.end();
+  return { fabricEnded: inhabitants.length === 0, inhabitants };
 }
 
 /** A further listening socket: on the loopback, or on an address the cloud was opened to. */
 function openFurther({ host, port }: Endpoint, open: readonly Endpoint[]): Listener {
-  if (!isLoopback(host) && !open.some((endpoint) => endpoint.host === host))
+  const everywhere = isIPv6(host) ? '::' : '0.0.0.0';
+  if (!isLoopback(host) && !open.some((endpoint) => endpoint.host === host || endpoint.host === everywhere))
     throw new CarrelError('forbidden', `Carrel was not opened to ${formatEndpoint({ host, port })}`, {
       hint: `start it with: carrel up --listen ${formatEndpoint({ host, port: 7700 })}`,
     });
   return openListener({ host, port });
-}
-
-function superviseUplink({
-  namespace,
-  netnsFd,
-  runDirectory,
-  log,
-}: {
-  namespace: FabricNamespace;
-  netnsFd: number;
-  runDirectory: string;
-  log: Logger;
-}): Supervised {
-  return supervise({
-    name: 'uplink',
-    firstMs: 500,
-    maxMs: 60_000,
-    log,
-    start: async () => {
-      const service = await startUplink(namespace, netnsFd);
-      writeFileAtomicSync(join(runDirectory, 'uplink.json'), JSON.stringify(service.identity));
-      return service;
-    },
-  });
-}
-
-/** The end of its stdin asks; a daemon that does not listen is ended. */
-async function shutDown(service: Service, graceMs: number): Promise<void> {
-  service.child.stdin?.end();
-  try {
-    await within(graceMs, 'the daemon to shut down', service.exited);
-  } catch {
-    await service.stop();
-  }
 }
 
 /** Who is in the fabric after `ms`, or as soon as nobody is: children of the daemon may need a moment. */
@@ -308,7 +233,7 @@ export async function runDoorman(
   options: DoormanOptions & { onStarted?: (doorman: Doorman) => void; signal?: AbortSignal },
 ): Promise<DoormanEnd> {
   const doorman = await startDoorman(options);
-  const stop = (): void => void doorman.stop();
+  const stop = (): void => void doorman.stop().catch(() => undefined); // `ended` tells
   const signals = ['SIGTERM', 'SIGINT', 'SIGHUP'] as const;
   for (const signal of signals) process.on(signal, stop);
   options.signal?.addEventListener('abort', stop, { once: true });

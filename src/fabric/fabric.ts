@@ -6,6 +6,7 @@
  */
 import { existsSync, writeFileSync } from 'node:fs';
 import { CarrelError } from '#base/errors.ts';
+import { syscallErrno } from '#host/syscalls.ts';
 import {
   type Cidr,
   contains,
@@ -206,7 +207,10 @@ export async function openFabric(options: FabricOptions = {}): Promise<Fabric> {
         if (configure) configureMachine(pid, port.address, network);
       } catch (error) {
         links.delete(port.link);
-        throw error;
+        if (syscallErrno(error) !== 'EXFULL') throw error;
+        throw new CarrelError('no_capacity', 'The network is full: a bridge has room for 1023 machines', {
+          cause: error,
+        });
       }
     },
     async unplug(machineId) {

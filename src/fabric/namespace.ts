@@ -103,14 +103,12 @@ export async function openNamespace({
   holder?: Argv;
 }): Promise<FabricNamespace> {
   const path = join(runDirectory, 'fabric.json');
+  const known = findNamespace(runDirectory);
+  if (known) return known;
   const record = read(path);
-  if (record && isAlive(record)) {
-    if (record.netns !== undefined && netnsOf(record.pid) === record.netns)
-      return describe({ ...record, netns: record.netns }, true, path);
-    // half made: the one who made it died between the holder's start and its second record
-    if (record.netns === undefined) await endProcess(record);
-  }
-  const survivor = record && findSurvivor(record);
+  // half made: the one who made it died between the holder's start and its second record
+  if (record?.netns === undefined && record && isAlive(record)) await endProcess(record);
+  const [survivor] = survivors(runDirectory);
   if (survivor !== undefined) {
     const argv: Argv = ['nsenter', `--net=/proc/${survivor}/ns/net`, '--', ...idle()];
     return describe(await startHolder(argv, { path, rootless }), true, path);
@@ -118,10 +116,23 @@ export async function openNamespace({
   return describe(await startHolder(holderArgv, { path, rootless }), false, path);
 }
 
-/** A process in the recorded namespace: told by the cookie, because another namespace may have its name by now. */
-function findSurvivor({ netns, cookie }: Record): number | undefined {
-  if (netns === undefined || cookie === undefined || netns === netnsOf('self')) return undefined;
-  return processesIn(netns).find((pid) => netnsCookie(pid) === cookie);
+/** The fabric that DIR/run/fabric.json names, if its holder still is that one. */
+export function findNamespace(runDirectory: string): FabricNamespace | undefined {
+  const path = join(runDirectory, 'fabric.json');
+  const record = read(path);
+  if (record?.netns === undefined || !isAlive(record) || netnsOf(record.pid) !== record.netns)
+    return undefined;
+  return describe({ ...record, netns: record.netns }, true, path);
+}
+
+/**
+ * The processes in the namespace that DIR/run/fabric.json names, holder or not: told by the cookie, because
+ * another namespace may have its name by now.
+ */
+export function survivors(runDirectory: string): number[] {
+  const { netns, cookie } = read(join(runDirectory, 'fabric.json')) ?? {};
+  if (netns === undefined || cookie === undefined || netns === netnsOf('self')) return [];
+  return processesIn(netns).filter((pid) => netnsCookie(pid) === cookie);
 }
 
 async function startHolder(
@@ -130,9 +141,9 @@ async function startHolder(
 ): Promise<Record & { netns: string }> {
   const { identity } = await launchService(argv, { outlives: true });
   const half: Record = { ...identity, rootless };
-  // written in the same turn of the event loop as the start: a holder nobody knows of would stay for ever
-  writeFileAtomicSync(path, JSON.stringify(half));
   try {
+    // as soon as it exists: a holder nobody knows of would stay for ever
+    writeFileAtomicSync(path, JSON.stringify(half));
     const ours = netnsOf('self');
     const netns = await until(5000, 'the fabric to be made', () => {
       if (!isAlive(identity))

@@ -44,6 +44,7 @@ export function supervise({
 }): Supervised {
   const stopping = new AbortController();
   let current: Service | undefined;
+  let ending: ((service: Service) => Promise<unknown>) | undefined;
   let restarts = 0;
   let reason: string | undefined = 'not started yet';
   const { promise: attempted, resolve: afterFirst } = Promise.withResolvers<void>();
@@ -54,6 +55,7 @@ export function supervise({
       reason = undefined;
       log.info(`${name} started`, { pid: current.identity.pid });
       afterFirst();
+      await ending?.(current); // it was told to stop while it started
       const { status, signal } = await current.exited;
       reason = `${name} ended (${signal ?? `status ${status}`})`;
     } catch (error) {
@@ -99,8 +101,8 @@ export function supervise({
     attempted,
     ended,
     async stop(end) {
+      ending = end;
       stopping.abort();
-      await attempted; // a start under way is let finish: a half-started child could not be ended
       if (current) await end(current);
       await ended.catch(() => undefined);
     },

@@ -48,7 +48,8 @@ function signalGroup(pid: number, signal: NodeJS.Signals): boolean {
   try {
     return process.kill(-pid, signal);
   } catch (error) {
-    if (errnoOf(error) === 'ESRCH') return false;
+    // EPERM: all that is left of it has become somebody else
+    if (errnoOf(error) === 'ESRCH' || errnoOf(error) === 'EPERM') return false;
     throw error;
   }
 }
