@@ -15,8 +15,7 @@ import { type ProcessIdentity, identify, isAlive, signalProcess } from '#host/pr
 import { type Netbed, enterNetns, linkNames, makeNetns, netnsLeft } from '#test/netbed.ts';
 import { addressBytes, parseAddress } from './addresses.ts';
 import { doormanStatus, requestListener, requestShutdown } from './control.ts';
-import { controlPath } from './children.ts';
-import { type Doorman, type DoormanOptions, endAbandoned, startDoorman } from './doorman.ts';
+import { type Doorman, type DoormanOptions, controlPath, endAbandoned, startDoorman } from './doorman.ts';
 import { processesIn } from './namespace.ts';
 import { inNetns, netnsOf } from './netns.ts';
 

@@ -32,6 +32,8 @@ import { type ControlReply, type ControlRequest, type DoormanStatus, serveContro
 import { type Endpoint, type Listener, formatEndpoint, isLoopback, openListener } from './listeners.ts';
 import { type FabricNamespace, findNamespace, openNamespace, survivors } from './namespace.ts';
 
+export { controlPath } from './children.ts';
+
 export interface DoormanOptions {
   /** DIR; DIR/run and DIR/log are made if missing. */
   readonly dataDirectory: string;
