@@ -47,7 +47,7 @@ interface RoleSum {
   readonly memoryBytes: number;
 }
 
-const order = ['doorman', 'daemon', 'database', 'runtime', 'worker', 'uplink', 'holder', 'machine'];
+const order = ['doorman', 'daemon', 'database', 'runtime', 'worker', 'uplink', 'holder', 'machine', 'fabric'];
 
 function byRole(processes: readonly CloudProcess[]): RoleSum[] {
   return order.flatMap((role) => {

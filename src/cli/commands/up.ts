@@ -34,7 +34,7 @@ async function welcome(context: Context, { data }: CloudOptions, url: string, be
   }
   out.note(`Carrel is up: ${url}  (${formatDuration(performance.now() - began)})`);
   const { runDemo } = await import('../demo/run.ts');
-  await runDemo(await connect({ data }), out);
+  await runDemo(await connect({ data }), data, out);
 }
 
 async function running(context: Context, options: CloudOptions): Promise<boolean> {

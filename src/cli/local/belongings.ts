@@ -21,7 +21,7 @@ const run = promisify(execFile);
 
 export interface CloudProcess extends ProcessIdentity {
   readonly name: string;
-  /** What it is to the cloud: doorman, daemon, database, uplink, holder, runtime, machine. */
+  /** What it is to the cloud: doorman, daemon, database, uplink, holder, runtime, worker, machine, or in the fabric. */
   readonly role: string;
   /** Its share of memory (proportional set size) in bytes; null if it may not be read. */
   readonly memoryBytes: number | null;
@@ -75,9 +75,10 @@ async function roleOf(pid: number, marks: Marks): Promise<string | undefined> {
   const groups = await quietly(readFile(`${base}/cgroup`, 'utf8'), '');
   if (groups.includes(`/${marks.group}/machines`)) return 'machine';
   if (groups.includes(`/${marks.group}`)) return 'runtime';
-  if (marks.netns !== undefined && (await quietly(readlink(`${base}/ns/net`), '')) === marks.netns)
-    return 'machine';
-  return await programOf(base, marks.directory);
+  const program = await programOf(base, marks.directory);
+  if (program !== undefined) return program;
+  const inside = marks.netns !== undefined && (await quietly(readlink(`${base}/ns/net`), '')) === marks.netns;
+  return inside ? 'fabric' : undefined;
 }
 
 const isolateProgram = fileURLToPath(new URL('../../../build/isolate', import.meta.url));
