@@ -175,9 +175,10 @@ test('signatures are read as C writes them', () => {
   assert.equal(parseSignature('char* f(const char* text)').result, 'char *');
 });
 
+const level = (name: string, of: string): string =>
+  `${name}: &${name} [${Array.from({ length: 9 }, () => of).join(',')}]`;
+
 test('aliases cannot make a small file large', () => {
-  const level = (name: string, of: string): string =>
-    `${name}: &${name} [${Array.from({ length: 9 }, () => of).join(',')}]`;
   const names = Array.from({ length: 9 }, (_, index) => `n${index}`);
   const bomb = names.map((name, index) => level(name, index === 0 ? 'x' : `*n${index - 1}`)).join('\n');
   assert.match(complaint(bomb), /lab\.yaml/);

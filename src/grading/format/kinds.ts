@@ -39,8 +39,9 @@ export const runSpec = z
   );
 export type RunSpec = z.infer<typeof runSpec>;
 
+const args = z.array(value).max(32);
+
 const caseFields = {
-  args: z.array(value).max(32).default([]),
   returns: value.optional(),
   /** Python: the name of the exception's class. */
   raises: z
@@ -50,7 +51,9 @@ const caseFields = {
   tolerance: z.number().min(0).optional(),
 };
 
-const callCase = z.strictObject(caseFields).superRefine(oneOf(['returns', 'raises']));
+const callCase = z
+  .strictObject({ args: args.default([]), ...caseFields })
+  .superRefine(oneOf(['returns', 'raises']));
 export type CallCase = z.infer<typeof callCase>;
 
 const identifier = z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/, 'must be the name of a function');
@@ -66,7 +69,7 @@ export const callSpec = z
     /** C: more arguments for the compiler, such as `-lm`. */
     flags: z.array(z.string().max(200)).max(20).default([]),
     ...caseFields,
-    args: caseFields.args.optional(),
+    args: args.optional(),
     cases: z.array(callCase).min(1).max(50).optional(),
   })
   .superRefine((it, context) => {

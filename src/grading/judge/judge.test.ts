@@ -114,7 +114,7 @@ test('values are equal as data, not as text', () => {
       fc.double({ min: 0, max: 10, noNaN: true }),
       (value, tolerance) => {
         assert.ok(isClose(value, value, tolerance));
-        assert.ok(Number.isFinite(value) === false || !isClose(value, Number.NaN, tolerance));
+        assert.ok(!Number.isFinite(value) || !isClose(value, Number.NaN, tolerance));
       },
     ),
   );
@@ -208,10 +208,8 @@ test('cases add up, and one without a verdict leaves none', () => {
 test('C values survive the way in and out', () => {
   fc.assert(
     fc.property(fc.bigInt({ min: -(2n ** 63n), max: 2n ** 63n - 1n }), (value) => {
-      assert.equal(
-        BigInt(String(decodeResult('long', encodeArguments(parseSignature('long f(long)'), [value]).trim()))),
-        value,
-      );
+      const line = encodeArguments(parseSignature('long f(long)'), [value]).trim();
+      assert.ok(valuesEqual(decodeResult('long', line), value));
     }),
   );
   fc.assert(
@@ -232,7 +230,7 @@ test('C values survive the way in and out', () => {
       );
     }),
   );
-  for (const line of ['', '12', 'PASS', '00000000000000zz', `${'0'.repeat(17)}`])
+  for (const line of ['', '12', 'PASS', '00000000000000zz', '0'.repeat(17)])
     assert.throws(() => decodeResult('int', line), SyntaxError);
 });
 
