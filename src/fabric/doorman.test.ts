@@ -15,7 +15,7 @@ import { type ProcessIdentity, identify, isAlive, signalProcess } from '#host/pr
 import { type Netbed, enterNetns, linkNames, makeNetns, netnsLeft } from '#test/netbed.ts';
 import { addressBytes, parseAddress } from './addresses.ts';
 import { doormanStatus, requestListener, requestShutdown } from './control.ts';
-import { type Doorman, type DoormanOptions, controlPath, endAbandoned, startDoorman } from './doorman.ts';
+import { type Doorman, type DoormanOptions, controlPath, startDoorman } from './doorman.ts';
 import { processesIn } from './namespace.ts';
 import { inNetns, netnsOf } from './netns.ts';
 
@@ -286,29 +286,6 @@ test(
     assert.deepEqual(await third.stop(), { fabricEnded: true, inhabitants: [] });
   },
 );
-
-test('what a killed doorman left behind can be ended without another one', { skip }, async () => {
-  const data = join(directory, 'j');
-  const service = await doormanProcess('j');
-  const { netns } = await doormanStatus(controlPath(data));
-  await assert.rejects(endAbandoned(data), { code: 'wrong_state' });
-  const keeper = await launchService([
-    'nsenter',
-    `--net=/proc/${recorded('j', 'fabric.json').pid}/ns/net`,
-    '--',
-    'sleep',
-    '120',
-  ]);
-  process.kill(service.identity.pid, 'SIGKILL');
-  await service.exited;
-  const { inhabitants } = await endAbandoned(data);
-  assert.deepEqual(inhabitants, [keeper.identity.pid]);
-  await keeper.stop();
-  assert.deepEqual(await endAbandoned(data), { fabricEnded: true, inhabitants: [] });
-  assert.deepEqual(await endAbandoned(data), { fabricEnded: true, inhabitants: [] });
-  assert.deepEqual(await endAbandoned(join(directory, 'never')), { fabricEnded: true, inhabitants: [] });
-  assert.deepEqual(processesIn(netns), []);
-});
 
 test('SIGTERM ends the doorman, its daemon and the fabric', { skip }, async () => {
   const service = await doormanProcess('h');

@@ -11,7 +11,7 @@
  * listening sockets on request. It holds no state: after kill -9 of the doorman the daemon sees the end of its
  * stdin and ends too, the machines go on in the fabric, and the next doorman enters it again.
  */
-import { existsSync, mkdirSync, openSync } from 'node:fs';
+import { mkdirSync, openSync } from 'node:fs';
 import { isIPv6 } from 'node:net';
 import { join } from 'node:path';
 import { CarrelError } from '#base/errors.ts';
@@ -30,7 +30,7 @@ import {
 } from './children.ts';
 import { type ControlReply, type ControlRequest, type DoormanStatus, serveControl } from './control.ts';
 import { type Endpoint, type Listener, formatEndpoint, isLoopback, openListener } from './listeners.ts';
-import { type FabricNamespace, findNamespace, openNamespace, survivors } from './namespace.ts';
+import { type FabricNamespace, openNamespace } from './namespace.ts';
 
 export { controlPath } from './children.ts';
 
@@ -187,25 +187,6 @@ export async function startDoorman(options: DoormanOptions): Promise<Doorman> {
     ended,
     stop,
   };
-}
-
-/**
- * Ends what a doorman that was killed left behind: daemon, uplink and, if no machine is left in it, the fabric.
- * Throws `wrong_state` while a doorman is running: ask that one (see `requestShutdown`).
- */
-export async function endAbandoned(dataDirectory: string, { graceMs = 15_000 } = {}): Promise<DoormanEnd> {
-  const runDirectory = join(dataDirectory, 'run');
-  if (!existsSync(runDirectory)) return { fabricEnded: true, inhabitants: [] };
-  using _lock = lockFor(dataDirectory);
-  await endLeftovers(runDirectory, graceMs);
-  const namespace = findNamespace(runDirectory);
-  if (!namespace) {
-    const inhabitants = survivors(runDirectory);
-    return { fabricEnded: inhabitants.length === 0, inhabitants };
-  }
-  const inhabitants = await settle(namespace, 2000);
-  if (inhabitants.length === 0) await namespace.end();
-  return { fabricEnded: inhabitants.length === 0, inhabitants };
 }
 
 /** A further listening socket: on the loopback, or on an address the cloud was opened to. */

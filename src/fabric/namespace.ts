@@ -117,7 +117,7 @@ export async function openNamespace({
 }
 
 /** The fabric that DIR/run/fabric.json names, if its holder still is that one. */
-export function findNamespace(runDirectory: string): FabricNamespace | undefined {
+function findNamespace(runDirectory: string): FabricNamespace | undefined {
   const path = join(runDirectory, 'fabric.json');
   const record = read(path);
   if (record?.netns === undefined || !isAlive(record) || netnsOf(record.pid) !== record.netns)
@@ -129,7 +129,7 @@ export function findNamespace(runDirectory: string): FabricNamespace | undefined
  * The processes in the namespace that DIR/run/fabric.json names, holder or not: told by the cookie, because
  * another namespace may have its name by now.
  */
-export function survivors(runDirectory: string): number[] {
+function survivors(runDirectory: string): number[] {
   const { netns, cookie } = read(join(runDirectory, 'fabric.json')) ?? {};
   if (netns === undefined || cookie === undefined || netns === netnsOf('self')) return [];
   return processesIn(netns).filter((pid) => netnsCookie(pid) === cookie);
