@@ -30,6 +30,12 @@ export class Arguments {
     return strings(this.#positional.get(name));
   }
 
+  /** A program and its arguments; a `--` before it only says that what follows is not ours. */
+  program(name: string): readonly string[] {
+    const words = this.words(name);
+    return words[0] === '--' ? words.slice(1) : words;
+  }
+
   flag(name: string): boolean {
     return this.#options[name] === true;
   }

@@ -13,7 +13,7 @@ export const isolate: Action = async ({ args }) => {
     throw new CarrelError('host_unsupported', 'the isolation runtime is not built', {
       hint: 'npm run build:native',
     });
-  const child = spawn(isolateProgram, [...args.words('program')], { stdio: 'inherit' });
+  const child = spawn(isolateProgram, [...args.program('program')], { stdio: 'inherit' });
   // a terminal's Ctrl-C reaches the child itself; we only wait for its end
   const ignore = (): void => undefined;
   process.on('SIGINT', ignore);

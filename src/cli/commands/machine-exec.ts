@@ -11,7 +11,7 @@ import { needTerminal, runTerminal, terminalSize } from '../terminal.ts';
 async function findOrStart({ args }: Context, { client }: Connection, machine: string): Promise<Exec> {
   const attach = args.option('attach');
   if (attach !== undefined) return await client.getExec({ params: { machine, exec: attach } });
-  const program = args.words('program');
+  const program = args.program('program');
   const cwd = args.option('cwd');
   const user = args.option('user');
   if (args.flag('tty') && !args.flag('detach')) needTerminal();

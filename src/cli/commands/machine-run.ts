@@ -13,7 +13,7 @@ export const machineRun: Action = async ({ args, out, connect }) => {
   const reply = await client.runInMachine({
     params: { machine: args.word('machine') },
     body: {
-      argv: [...args.words('program')],
+      argv: [...args.program('program')],
       env,
       stdin,
       ...(limitMs !== undefined && { limitMs }),
