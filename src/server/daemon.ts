@@ -16,7 +16,6 @@ import { writeFileAtomic } from '#host/files.ts';
 import { tryLock, type FileLock } from '#host/flock.ts';
 import { identify } from '#host/processes.ts';
 import { openViews } from '#machines/list.ts';
-import { instanceOf } from '#machines/service.ts';
 import { startCluster, type Cluster } from '#store/cluster.ts';
 import { connectionFromEnvironment, openStore } from '#store/database.ts';
 import { migrate } from '#store/migrate.ts';
@@ -30,7 +29,7 @@ import { startHousekeeping } from './housekeeping.ts';
 import { assembleApp } from './http/assemble.ts';
 import { listenHttp, type Listen, type Listening } from './http/listen.ts';
 import { openAccessLog } from './http/log-file.ts';
-import { sweepWorkers } from './instances.ts';
+import { cloudInstance, sweepWorkers } from './instances.ts';
 import { version } from './version.ts';
 
 export interface DaemonOptions {
@@ -84,7 +83,7 @@ export async function startDaemon({
       log.warn('what dead workers left could not be removed', { error: messageOf(error) }),
     );
 
-    const cloud = instanceOf(dataDirectory);
+    const cloud = cloudInstance(dataDirectory);
     const engine = await openEngine({
       dataDirectory,
       cache,

@@ -2,26 +2,22 @@
  * What does the work: isolation, images, machines, grading, and the workers that run their jobs. The daemon and
  * `carrel worker` open the same engine; only the daemon reconciles.
  *
+ * Parts are imported when they are opened: one that cannot even be loaded degrades the cloud and no more.
  * Three workers rather than one, so that a long queue of submissions does not hold up the start of a machine.
  */
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { CarrelError } from '#base/errors.ts';
 import type { Logger } from '#base/log.ts';
-import { defineGradeJob } from '#classroom/grade.ts';
 import { openLabFolders, type LabFolders } from '#classroom/folders.ts';
 import { defineRegradeJob } from '#classroom/regrades.ts';
-import { openWorkplace } from '#classroom/workplace.ts';
-import { openFabric } from '#fabric/fabric.ts';
 import { fabricEnvironment } from '#fabric/environment.ts';
-import { openRegexGuard } from '#grading/judge/regex.ts';
 import type { WithFreshMachine } from '#grading/machine.ts';
 import { openBlobs, type BlobStore } from '#images/blobs.ts';
 import { openImages } from '#images/store.ts';
-import { openSandboxes } from '#isolate/sandbox.ts';
 import { startForkServer, type ForkServer } from '#isolate/server.ts';
 import { createWorker } from '#jobs/worker.ts';
-import { openMachines, type Machines } from '#machines/service.ts';
+import type { Machines } from '#machines/service.ts';
 import type { Store } from '#store/database.ts';
 import type { Db } from '#store/schema.ts';
 import { openImageRegistry, type ImageRegistry } from './images.ts';
@@ -54,6 +50,8 @@ export interface Engine {
 /** Jobs get this long to stop when the process ends; the rest is left to their leases. */
 const GIVE_BACK_MS = 3000;
 const MACHINE_SLOTS = 8;
+/** New jobs are announced; this is for an announcement that was lost. */
+const POLL_MS = 5000;
 
 /** The fork server as a part; `socket` must be this process's own. */
 export function startIsolation(socket: string, log: Logger): Part<ForkServer> {
@@ -72,7 +70,13 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
   const registry = openImageRegistry({ db, images });
   const blobs = await openBlobs(join(dataDirectory, 'blobs'));
   const folders = await openLabFolders({ directory: join(dataDirectory, 'labs'), blobs });
-  const general = createWorker({ store, jobs: [...registry.jobs, defineRegradeJob({ db })], slots: 2, log });
+  const general = createWorker({
+    store,
+    jobs: [...registry.jobs, defineRegradeJob({ db })],
+    slots: 2,
+    pollMs: POLL_MS,
+    log,
+  });
 
   const machines = startPart({
     name: 'machines',
@@ -84,6 +88,10 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
         throw new CarrelError('host_unsupported', 'this process was not started inside the fabric', {
           hint: 'start the cloud with: carrel up',
         });
+      const [{ openFabric }, { openMachines }] = await Promise.all([
+        import('#fabric/fabric.ts'),
+        import('#machines/service.ts'),
+      ]);
       const { netns, hostAddresses, resolver } = environment;
       const fabric = await openFabric({ netns, hostAddresses, resolver });
       const service = await openMachines({
@@ -96,7 +104,7 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
         log,
         reconciles,
       });
-      const worker = createWorker({ store, jobs: service.jobs, slots: MACHINE_SLOTS, log });
+      const worker = createWorker({ store, jobs: service.jobs, slots: MACHINE_SLOTS, pollMs: POLL_MS, log });
       return { service, worker, fabric };
     },
     async close({ service, worker, fabric }) {
@@ -111,6 +119,13 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
     log,
     async open() {
       const server = await isolation.opened;
+      const [{ openSandboxes }, { openWorkplace }, { defineGradeJob }, { openRegexGuard }] =
+        await Promise.all([
+          import('#isolate/sandbox.ts'),
+          import('#classroom/workplace.ts'),
+          import('#classroom/grade.ts'),
+          import('#grading/judge/regex.ts'),
+        ]);
       const sandboxes = await openSandboxes({ server, instance });
       const workplace = await openWorkplace({ base: join(dataDirectory, 'run', 'grading'), blobs });
       const guard = openRegexGuard();
@@ -125,7 +140,13 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
           withFreshMachine: freshMachines(db, () => machines.get().service),
         },
       });
-      const worker = createWorker({ store, jobs: [job], slots: availableParallelism() + 1, log });
+      const worker = createWorker({
+        store,
+        jobs: [job],
+        slots: availableParallelism() + 1,
+        pollMs: POLL_MS,
+        log,
+      });
       return { sandboxes, workplace, guard, worker };
     },
     async close({ sandboxes, workplace, guard, worker }) {

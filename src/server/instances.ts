@@ -12,12 +12,18 @@ import { readCgroupLayout } from '#isolate/cgroups/layout.ts';
 
 const MAX_WORKERS = 64;
 
-/** First 8 hex digits of the SHA-256 of the data directory's real path, and of the worker's number. */
+function shortHash(text: string): string {
+  return createHash('sha256').update(text).digest('hex').slice(0, 8);
+}
+
+/** First 8 hex digits of the SHA-256 of the data directory's real path: one host may hold several clouds. */
+export function cloudInstance(dataDirectory: string): string {
+  return shortHash(realpathSync(dataDirectory));
+}
+
+/** The same for a worker: path and number. */
 export function workerInstance(dataDirectory: string, number: number): string {
-  return createHash('sha256')
-    .update(`${realpathSync(dataDirectory)}\nworker ${number}`)
-    .digest('hex')
-    .slice(0, 8);
+  return shortHash(`${realpathSync(dataDirectory)}\nworker ${number}`);
 }
 
 const lockPath = (dataDirectory: string, number: number): string =>

@@ -1,10 +1,9 @@
 /** `carrel worker`: one more process for the jobs of this host's cloud, without HTTP. It runs in the fabric too. */
 import { join } from 'node:path';
 import { createLogger, type Logger } from '#base/log.ts';
-import { instanceOf } from '#machines/service.ts';
 import { connectionFromEnvironment, openStore } from '#store/database.ts';
 import { openEngine, startIsolation } from './engine.ts';
-import { takeWorkerNumber, workerInstance } from './instances.ts';
+import { cloudInstance, takeWorkerNumber, workerInstance } from './instances.ts';
 
 export interface WorkerProcessOptions {
   readonly dataDirectory: string;
@@ -36,7 +35,7 @@ export async function startWorkerProcess({
     store,
     isolation,
     instance: workerInstance(dataDirectory, number),
-    cloud: instanceOf(dataDirectory),
+    cloud: cloudInstance(dataDirectory),
     reconciles: false,
     log,
   });
