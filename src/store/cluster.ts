@@ -108,6 +108,7 @@ export async function startCluster({
   const admin = { ...connection, database: 'postgres' };
   const closing = new AbortController();
 
+  let latest: Launched | undefined;
   const raise = async (): Promise<{ server: Postmaster; adopted: boolean }> => {
     const end = performance.now() + limitMs;
     let launched: Launched | undefined;
@@ -124,6 +125,7 @@ export async function startCluster({
           pause = Math.min(pause * 2, 1000);
         }
         launched = await launch(paths, bin, user);
+        latest = launched;
       }
       if (performance.now() > end)
         throw new CarrelError(
@@ -173,7 +175,8 @@ export async function startCluster({
     async stop({ limitMs: limit = stopLimitMs } = {}) {
       closing.abort();
       await watching;
-      await stopServer(findPostmaster(paths.data) ?? server, limit);
+      // One that has just been launched may not have written its pid file yet.
+      await stopServer(findPostmaster(paths.data) ?? latest?.alive() ?? server, limit);
     },
   };
 }

@@ -2,7 +2,7 @@
  * A real cluster for tests: one server per test file in a directory of its own, a fresh database per test,
  * nothing left afterwards.
  */
-import { chmodSync, mkdtempSync, rmSync } from 'node:fs';
+import { chmodSync, mkdtempSync, readFileSync, readdirSync, readlinkSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Client } from 'pg';
@@ -10,7 +10,7 @@ import { databaseUserName, findSystemUser, type DatabaseUser } from './cluster-u
 import { startCluster, type Cluster } from './cluster.ts';
 import { openStore, type Store, type StoreOptions } from './database.ts';
 import { migrate } from './migrate.ts';
-import { findPostmaster, isAlive, type Connection } from './postmaster.ts';
+import type { Connection } from './postmaster.ts';
 
 /** `carrel-db` where the set-up has made it; a test makes no users, so else nobody. */
 export function testDatabaseUser(): DatabaseUser {
@@ -30,16 +30,46 @@ export interface TestCluster {
   close(): Promise<void>;
 }
 
-/** For a test process that ends before its time: the server would outlive it, as it is made to. */
+/** For a test process that ends before its time: what it started would outlive it, as it is made to. */
 function endAbruptly(dataDir: string): void {
-  const server = findPostmaster(join(dataDir, 'pg'));
-  if (server) {
-    process.kill(server.pid, 'SIGQUIT');
-    const tick = new Int32Array(new SharedArrayBuffer(4));
-    for (let waits = 0; isAlive(server) && waits < 300; waits += 1) Atomics.wait(tick, 0, 0, 10);
+  const tick = new Int32Array(new SharedArrayBuffer(4));
+  for (let waits = 0; waits < 300; waits += 1) {
+    const pids = workingIn(dataDir);
+    if (pids.length === 0) break;
+    for (const pid of pids) {
+      try {
+        process.kill(pid, 'SIGKILL');
+      } catch {
+        // It has just ended.
+      }
+    }
+    Atomics.wait(tick, 0, 0, 10);
   }
-  // An initdb may still be writing: it ends when its directory is gone.
-  rmSync(dataDir, { recursive: true, force: true, maxRetries: 20, retryDelay: 50 });
+  rmSync(dataDir, { recursive: true, force: true });
+}
+
+/** Servers, their children and initdb of this directory, whose name is ours alone. */
+function workingIn(dataDir: string): number[] {
+  return readdirSync('/proc')
+    .map(Number)
+    .filter((pid) => Number.isInteger(pid) && (isServing(pid, dataDir) || worksIn(pid, dataDir)));
+}
+
+function isServing(pid: number, dataDir: string): boolean {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes(`\0${join(dataDir, 'pg')}`);
+  } catch {
+    return false;
+  }
+}
+
+/** A server's child has another command line, but the directory is where it works. */
+function worksIn(pid: number, dataDir: string): boolean {
+  try {
+    return readlinkSync(`/proc/${pid}/cwd`).startsWith(`${dataDir}/`);
+  } catch {
+    return false;
+  }
 }
 
 /**
@@ -53,7 +83,8 @@ export async function startTestCluster(): Promise<TestCluster> {
   chmodSync(dataDir, 0o711);
   const stores: Store[] = [];
   process.once('exit', () => endAbruptly(dataDir));
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(1));
+  // Not once: a second signal must not end the process while it cleans up.
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => process.exit(1));
   let count = 0;
   let cluster: Cluster;
   try {
