@@ -35,11 +35,9 @@ function at(index: number): { bed: Netbed; wire: Wire } {
   return machine;
 }
 
-function eth0(bed: Netbed): number {
-  return inNetns(bed.pid, () => {
-    using links = openLinks();
-    return links.find('eth0')?.index ?? 0;
-  });
+async function eth0(bed: Netbed): Promise<number> {
+  using links = inNetns(bed.pid, () => openLinks());
+  return (await links.find('eth0'))?.index ?? 0;
 }
 
 before(async () => {
@@ -144,8 +142,8 @@ async function arriving(tap: Tap, ofMac: string): Promise<Buffer[]> {
 
 test('a frame with an address that is not the machine’s own is dropped', { skip }, async () => {
   const anna = at(0);
-  using from = openTap(anna.bed.pid, eth0(anna.bed));
-  using to = openTap(at(1).bed.pid, eth0(at(1).bed));
+  using from = openTap(anna.bed.pid, await eth0(anna.bed));
+  using to = openTap(at(1).bed.pid, await eth0(at(1).bed));
   const otherMac = '02:ca:c0:a8:00:63';
   const data = Buffer.from('SPOOF');
   to.received();
@@ -188,9 +186,9 @@ test('a frame with an address that is not the machine’s own is dropped', { ski
 
 test('a broadcast reaches the owner’s machines and nobody else’s', { skip }, async () => {
   const [anna, sister, ben] = [at(0), at(1), at(2)];
-  using from = openTap(anna.bed.pid, eth0(anna.bed));
-  using same = openTap(sister.bed.pid, eth0(sister.bed));
-  using other = openTap(ben.bed.pid, eth0(ben.bed));
+  using from = openTap(anna.bed.pid, await eth0(anna.bed));
+  using same = openTap(sister.bed.pid, await eth0(sister.bed));
+  using other = openTap(ben.bed.pid, await eth0(ben.bed));
   other.received();
   from.send(frame({ to: 'ff:ff:ff:ff:ff:ff', payload: ip({ to: '192.168.255.255', data: marker }) }));
   await until(5000, 'the broadcast', () =>
@@ -224,23 +222,23 @@ test('machines cannot connect to what listens in the fabric, but are reached fro
 test('a machine reaches the outside masqueraded, and no network that is closed', { skip }, async () => {
   await using outside = await makeNetns();
   using links = openLinks();
-  const bridge = links.find('br0');
+  const bridge = await links.find('br0');
   assert.ok(bridge);
   // a stand-in for the uplink; nobody outside has a route to 192.168.0.0/16, so an answer proves masquerading
-  links.createVeth({
+  await links.createVeth({
     name: 'uplink0',
     master: 0,
     peer: { netns: { pid: outside.pid }, name: 'outside0', mac: '02:00:00:00:00:01' },
   });
-  const uplink = links.find('uplink0');
+  const uplink = await links.find('uplink0');
   assert.ok(uplink);
-  links.addAddress(uplink.index, parseAddress('198.51.100.2'), 24);
+  await links.addAddress(uplink.index, parseAddress('198.51.100.2'), 24);
   await outside.run('ip', 'addr', 'add', '198.51.100.1/24', 'dev', 'outside0');
   await outside.run('ip', 'addr', 'add', '203.0.113.1/32', 'dev', 'outside0');
   await outside.run('ip', 'addr', 'add', '169.254.169.254/32', 'dev', 'outside0');
   await outside.run('ip', 'addr', 'add', '10.9.9.9/32', 'dev', 'outside0');
   await outside.run('ip', 'link', 'set', 'outside0', 'up');
-  links.addDefaultRoute(parseAddress('198.51.100.1'));
+  await links.addDefaultRoute(parseAddress('198.51.100.1'));
   assert.ok(await at(0).bed.pings('203.0.113.1'));
   assert.equal(await at(0).bed.pings('169.254.169.254'), false);
   assert.equal(await at(0).bed.pings('10.9.9.9'), false);
@@ -248,7 +246,7 @@ test('a machine reaches the outside masqueraded, and no network that is closed',
   await outside.run('ip', 'route', 'add', '192.168.0.0/16', 'via', '198.51.100.2');
   assert.equal(await outside.pings('192.168.0.2'), false);
   assert.equal(await outside.pings('192.168.0.1'), false);
-  links.delete('uplink0');
+  await links.delete('uplink0');
 });
 
 async function ruleset(): Promise<string> {

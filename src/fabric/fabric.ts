@@ -73,7 +73,11 @@ export interface Fabric extends Disposable {
   plug(options: PlugOptions): Promise<void>;
   /** Takes it out; nothing happens if there is none. */
   unplug(machineId: string): Promise<void>;
-  /** Makes links and filter agree with `wires`: everything that belongs to no machine goes. Returns the links removed. */
+  /**
+   * Makes links and filter agree with `wires`: everything that belongs to no machine goes. Returns the links
+   * removed and the machines that have no wire. For a start, before machines are made: a machine that is plugged
+   * meanwhile and not in `wires` is cut off.
+   */
   reconcile(wires: readonly Wire[]): Promise<{ removed: string[]; missing: string[] }>;
   close(): void;
 }
@@ -105,35 +109,15 @@ function setSysctls(): void {
   setSysctl('ipv4/ip_forward', '1');
 }
 
-function ensureBridge(links: Links, name: string, network: Cidr): number {
+async function ensureBridge(links: Links, name: string, network: Cidr): Promise<number> {
   const gateway = gatewayOf(network);
-  links.setUp('lo');
-  links.createBridge(name, { mac: macOf(gateway) });
-  const bridge = links.find(name);
+  await links.setUp('lo');
+  await links.createBridge(name, { mac: macOf(gateway) });
+  const bridge = await links.find(name);
   if (bridge?.kind !== 'bridge') throw new CarrelError('internal', `${name} in the fabric is no bridge`);
-  links.addAddress(bridge.index, gateway, network.prefix);
-  if (!bridge.up) links.setUp(name);
+  await links.addAddress(bridge.index, gateway, network.prefix);
+  if (!bridge.up) await links.setUp(name);
   return bridge.index;
-}
-
-/** Owners as packet marks: small numbers, the lowest that is free; a mark is returned with the last machine. */
-function createMarks(): { of(owner: string): number; keep(owners: Iterable<string>): void } {
-  const marks = new Map<string, number>();
-  return {
-    of(owner) {
-      let mark = marks.get(owner);
-      if (mark === undefined) {
-        const used = new Set(marks.values());
-        for (mark = 1; used.has(mark);) mark += 1;
-        marks.set(owner, mark);
-      }
-      return mark;
-    },
-    keep(owners) {
-      const kept = new Set(owners);
-      for (const owner of marks.keys()) if (!kept.has(owner)) marks.delete(owner);
-    },
-  };
 }
 
 /** A process that may not look at process 1 has no root there either, and can do no harm. */
@@ -171,92 +155,75 @@ export async function openFabric(options: FabricOptions = {}): Promise<Fabric> {
   setSysctls();
   const links = openLinks();
   const filter = openNetlink(NETLINK_NETFILTER);
-  const wires = new Map<string, Port & { owner: string }>();
-  const marks = createMarks();
-  const portOf = ({ machineId, address, mac, owner }: Wire): Port & { owner: string } => {
+  const portOf = ({ machineId, address, mac, owner }: Wire): Port => {
     const number = parseAddress(address);
     if (!contains(network, number) || number === gateway)
       throw new CarrelError('internal', `${address} is no machine's address in ${formatCidr(network)}`);
-    return { link: linkOf(machineId), mac, address: number, mark: marks.of(owner), owner };
+    return { link: linkOf(machineId), mac, address: number, owner };
   };
-  const forgetMarks = (): void => marks.keep(Array.from(wires.values(), ({ owner }) => owner));
-  // the filter stands before there is anything to filter
-  await applyRules(rules);
-  const bridgeIndex = ensureBridge(links, bridge, network);
-
   const close = (): void => {
     links.close();
     filter.close();
+  };
+  // the filter stands before there is anything to filter
+  await applyRules(rules);
+  const bridgeIndex = await ensureBridge(links, bridge, network);
+
+  const plug = async (wire: PlugOptions): Promise<void> => {
+    const { pid, configure = true } = wire;
+    const port = portOf(wire);
+    await links.delete(port.link); // of an earlier start: the kernel takes its time to end a dead namespace
+    await allowPort(filter, port);
+    try {
+      await links.createVeth({
+        name: port.link,
+        master: bridgeIndex,
+        peer: { netns: { pid }, name: 'eth0', mac: port.mac },
+      });
+      if (configure) await configureMachine(pid, port.address, network);
+    } catch (error) {
+      await unplug(wire.machineId);
+      if (syscallErrno(error) !== 'EXFULL') throw error;
+      throw new CarrelError('no_capacity', 'The network is full: a bridge has room for 1023 machines', {
+        cause: error,
+      });
+    }
+  };
+  const unplug = async (machineId: string): Promise<void> => {
+    await silencePort(filter, linkOf(machineId));
+    await links.delete(linkOf(machineId));
+  };
+  const reconcile = async (known: readonly Wire[]): Promise<{ removed: string[]; missing: string[] }> => {
+    const ports = known.map(portOf);
+    const wanted = new Set(ports.map(({ link }) => link));
+    const present = (await links.list())
+      .filter(({ master, name }) => master === bridgeIndex && name.startsWith('v-'))
+      .map(({ name }) => name);
+    const removed = present.filter((name) => !wanted.has(name));
+    for (const name of removed) await links.delete(name);
+    await applyRules(rules + onlyPorts(ports));
+    const missing = known.filter(({ machineId }) => !present.includes(linkOf(machineId)));
+    return { removed, missing: missing.map(({ machineId }) => machineId) };
   };
 
   return {
     network,
     gateway: formatAddress(gateway),
-    async plug(wire) {
-      const { machineId, pid, configure = true } = wire;
-      const port = portOf(wire);
-      links.delete(port.link); // of an earlier start: the kernel takes its time to end a dead namespace
-      allowPort(filter, port, wires.get(machineId));
-      wires.set(machineId, port);
-      try {
-        links.createVeth({
-          name: port.link,
-          master: bridgeIndex,
-          peer: { netns: { pid }, name: 'eth0', mac: port.mac },
-        });
-        if (configure) configureMachine(pid, port.address, network);
-      } catch (error) {
-        links.delete(port.link);
-        if (syscallErrno(error) !== 'EXFULL') throw error;
-        throw new CarrelError('no_capacity', 'The network is full: a bridge has room for 1023 machines', {
-          cause: error,
-        });
-      }
-    },
-    async unplug(machineId) {
-      links.delete(linkOf(machineId));
-      const port = wires.get(machineId);
-      if (!port) return;
-      silencePort(filter, port);
-      wires.delete(machineId);
-      forgetMarks();
-    },
-    async reconcile(known) {
-      wires.clear();
-      for (const wire of known) wires.set(wire.machineId, portOf(wire));
-      forgetMarks();
-      const wanted = new Set(Array.from(wires.values(), ({ link }) => link));
-      const present = links
-        .list()
-        .filter(({ master, name }) => master === bridgeIndex && name.startsWith('v-'));
-      const removed = present.filter(({ name }) => !wanted.has(name)).map(({ name }) => name);
-      for (const name of removed) links.delete(name);
-      const applied = new Set(wires.values());
-      await applyRules(rules + onlyPorts([...applied]));
-      // who was plugged or unplugged while nft was at work
-      const now = new Set(wires.values());
-      for (const port of applied) if (!now.has(port)) silencePort(filter, port);
-      for (const port of now) if (!applied.has(port)) allowPort(filter, port);
-      const there = new Set(present.map(({ name }) => name));
-      const missing = known
-        .filter(({ machineId }) => !there.has(linkOf(machineId)))
-        .map(({ machineId }) => machineId);
-      return { removed, missing };
-    },
+    plug,
+    unplug,
+    reconcile,
     close,
     [Symbol.dispose]: close,
   };
 }
 
 /** The machine's end: loopback, address, default route. Done from outside, so the image needs no tools for it. */
-function configureMachine(pid: number, address: number, network: Cidr): void {
-  inNetns(pid, () => {
-    using inside = openLinks();
-    const eth0 = inside.find('eth0');
-    if (!eth0) throw new CarrelError('machine_lost', 'the machine ended while its network was being made');
-    inside.setUp('lo');
-    inside.addAddress(eth0.index, address, network.prefix);
-    inside.setUp('eth0');
-    inside.addDefaultRoute(gatewayOf(network));
-  });
+async function configureMachine(pid: number, address: number, network: Cidr): Promise<void> {
+  using inside = inNetns(pid, () => openLinks());
+  const eth0 = await inside.find('eth0');
+  if (!eth0) throw new CarrelError('machine_lost', 'the machine ended while its network was being made');
+  await inside.setUp('lo');
+  await inside.addAddress(eth0.index, address, network.prefix);
+  await inside.setUp('eth0');
+  await inside.addDefaultRoute(gatewayOf(network));
 }

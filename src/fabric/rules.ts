@@ -10,9 +10,10 @@
  * The static text can be applied any number of times in one transaction each: declarations are idempotent,
  * and `flush table` takes the rules but leaves the sets' elements, so running machines notice nothing.
  */
+import { createHash } from 'node:crypto';
 import { launchOk } from '#host/launch.ts';
 import { type Cidr, addressBytes, formatAddress, formatCidr, gatewayOf, parseMac } from './addresses.ts';
-import { type ElementChange, changeElements, markKey, nameKey } from './netlink/elements.ts';
+import { type ElementChange, changeElements, listKeys, markKey, nameKey } from './netlink/elements.ts';
 import type { NetlinkSocket } from './netlink/socket.ts';
 
 /** What the filter knows of a machine. */
@@ -21,8 +22,8 @@ export interface Port {
   readonly link: string;
   readonly mac: string;
   readonly address: number;
-  /** The owner as a packet mark: machines of the same mark may talk. Never 0. */
-  readonly mark: number;
+  /** Machines of one owner may talk. */
+  readonly owner: string;
 }
 
 export interface RulesOptions {
@@ -34,12 +35,16 @@ export interface RulesOptions {
   readonly resolver?: number | undefined;
 }
 
+const portSets = ['senders', 'owners1', 'owners2', 'receivers1', 'receivers2'] as const;
+
 /** Sets and maps first: an element may only be added to what is declared. */
 const declarations = `
 table bridge carrel {
   set senders { type ifname . ether_addr . ipv4_addr; }
-  map owners { type ifname : mark; }
-  set receivers { type ifname . mark; }
+  map owners1 { type ifname : mark; }
+  map owners2 { type ifname : mark; }
+  set receivers1 { type ifname . mark; }
+  set receivers2 { type ifname . mark; }
 }
 table ip carrel {
   set closed { type ipv4_addr; flags interval; auto-merge; }
@@ -64,13 +69,15 @@ ${elements}
 table bridge carrel {
   chain prerouting {
     type filter hook prerouting priority -300; policy drop;
-    meta mark set iifname map @owners
     ether type ip iifname . ether saddr . ip saddr @senders accept
     ether type arp arp htype 1 arp ptype ip arp hlen 6 arp plen 4 iifname . arp saddr ether . arp saddr ip @senders iifname . ether saddr . arp saddr ip @senders accept
   }
   chain forward {
     type filter hook forward priority -200; policy drop;
-    oifname . meta mark @receivers accept
+    meta mark set iifname map @owners1
+    oifname . meta mark != @receivers1 drop
+    meta mark set iifname map @owners2
+    oifname . meta mark @receivers2 accept
   }
 }
 table ip carrel {
@@ -99,46 +106,73 @@ table ip carrel {
 `;
 }
 
+/**
+ * An owner as two packet marks, which have 32 bits each: together they are as good as the name. Computed and not
+ * counted, so that every process that plugs machines comes to the same.
+ */
+function marksOf(owner: string): [number, number] {
+  const hash = createHash('sha256').update(owner).digest();
+  // 0 is the mark of packets that nobody marked
+  return [Math.max(1, hash.readUInt32LE(0)), Math.max(1, hash.readUInt32LE(4))];
+}
+
+const where = { family: 'bridge', table: 'carrel' } as const;
+
 /** What a port means in each of the sets. */
-function elementsOf(verb: 'add' | 'delete', { link, mac, address, mark }: Port): ElementChange[] {
+function elementsOf(verb: 'add' | 'delete', { link, mac, address, owner }: Port): ElementChange[] {
   const port = nameKey(link);
-  const where = { verb, family: 'bridge', table: 'carrel' } as const;
+  const [first, second] = marksOf(owner).map(markKey);
+  if (!first || !second) return [];
   return [
-    { ...where, set: 'senders', key: [port, parseMac(mac), Uint8Array.from(addressBytes(address))] },
-    { ...where, set: 'owners', key: [port], data: markKey(mark) },
-    { ...where, set: 'receivers', key: [port, markKey(mark)] },
+    { ...where, verb, set: 'senders', key: [port, parseMac(mac), Uint8Array.from(addressBytes(address))] },
+    { ...where, verb, set: 'owners1', key: [port], data: first },
+    { ...where, verb, set: 'owners2', key: [port], data: second },
+    { ...where, verb, set: 'receivers1', key: [port, first] },
+    { ...where, verb, set: 'receivers2', key: [port, second] },
   ];
 }
 
-/** Lets a port speak; with `before`, what it was until now, in the same transaction. */
-export function allowPort(socket: NetlinkSocket, port: Port, before?: Port): void {
-  const changes = [...(before ? removal(before) : []), ...elementsOf('add', port)];
-  changeElements(socket, changes, `filter of ${port.link}`);
+/** Deletes whatever the sets say about a link, whoever added it. */
+async function deletionOf(socket: NetlinkSocket, link: string): Promise<ElementChange[]> {
+  const name = Buffer.from(nameKey(link));
+  const changes: ElementChange[] = [];
+  for (const set of portSets)
+    for (const key of await listKeys(socket, { ...where, set }))
+      if (name.equals(key.subarray(0, name.length)))
+        changes.push({ ...where, verb: 'delete', set, key: [key] });
+  return changes;
 }
 
-/** Silences it. */
-export function silencePort(socket: NetlinkSocket, port: Port): void {
-  changeElements(socket, removal(port), `filter of ${port.link}`);
+/** Lets a port speak, and only as what it is now. */
+export async function allowPort(socket: NetlinkSocket, port: Port): Promise<void> {
+  const changes = [...(await deletionOf(socket, port.link)), ...elementsOf('add', port)];
+  await changeElements(socket, changes, `filter of ${port.link}`);
 }
 
-/** Adding first makes the deletion succeed whether or not it was there. */
-function removal(port: Port): ElementChange[] {
-  return [...elementsOf('add', port), ...elementsOf('delete', port)];
+/** Silences it; nothing happens if it is silent. */
+export async function silencePort(socket: NetlinkSocket, link: string): Promise<void> {
+  const changes = await deletionOf(socket, link);
+  if (changes.length > 0) await changeElements(socket, changes, `filter of ${link}`);
 }
 
-function elementLines({ link, mac, address, mark }: Port): string {
+function elementLines({ link, mac, address, owner }: Port): string {
+  const [first, second] = marksOf(owner);
   return [
     `add element bridge carrel senders { "${link}" . ${mac} . ${formatAddress(address)} }`,
-    `add element bridge carrel owners { "${link}" : ${mark} }`,
-    `add element bridge carrel receivers { "${link}" . ${mark} }`,
+    `add element bridge carrel owners1 { "${link}" : ${first} }`,
+    `add element bridge carrel owners2 { "${link}" : ${second} }`,
+    `add element bridge carrel receivers1 { "${link}" . ${first} }`,
+    `add element bridge carrel receivers2 { "${link}" . ${second} }`,
     '',
   ].join('\n');
 }
 
 /** Makes `ports` the only ones, in the same transaction as whatever stands before. */
 export function onlyPorts(ports: readonly Port[]): string {
-  const flush = ['set bridge carrel senders', 'map bridge carrel owners', 'set bridge carrel receivers'];
-  return flush.map((what) => `flush ${what}\n`).join('') + ports.map(elementLines).join('');
+  const flush = portSets.map(
+    (set) => `flush ${set.startsWith('owners') ? 'map' : 'set'} bridge carrel ${set}\n`,
+  );
+  return flush.join('') + ports.map(elementLines).join('');
 }
 
 /** Applies a text in one transaction to the network namespace we are in. */

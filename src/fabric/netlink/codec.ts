@@ -68,20 +68,25 @@ export function encodeAttributes(attributes: readonly Attribute[]): Uint8Array {
   return Buffer.concat(parts);
 }
 
-/** Payloads by attribute type (the last of each wins). Stops at the first malformed length. */
-export function decodeAttributes(bytes: Uint8Array): Map<number, Uint8Array> {
+/** All attributes in their order. Stops at the first malformed length. */
+function* walk(bytes: Uint8Array): Generator<[type: number, payload: Uint8Array]> {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  const attributes = new Map<number, Uint8Array>();
   for (let at = 0; at + ATTRIBUTE_HEADER <= bytes.length;) {
     const length = view.getUint16(at, true);
-    if (length < ATTRIBUTE_HEADER || at + length > bytes.length) break;
-    attributes.set(
-      view.getUint16(at + 2, true) & TYPE_MASK,
-      bytes.subarray(at + ATTRIBUTE_HEADER, at + length),
-    );
+    if (length < ATTRIBUTE_HEADER || at + length > bytes.length) return;
+    yield [view.getUint16(at + 2, true) & TYPE_MASK, bytes.subarray(at + ATTRIBUTE_HEADER, at + length)];
     at += align4(length);
   }
-  return attributes;
+}
+
+/** Payloads by attribute type; the last of each wins. */
+export function decodeAttributes(bytes: Uint8Array): Map<number, Uint8Array> {
+  return new Map(walk(bytes));
+}
+
+/** Payloads of a list, whose elements all have one type. */
+export function decodeList(bytes: Uint8Array): Uint8Array[] {
+  return Array.from(walk(bytes), ([, payload]) => payload);
 }
 
 export function encodeMessage({ type, flags, sequence, body }: Message): Uint8Array {

@@ -4,7 +4,7 @@
  *
  * linux/netfilter/nfnetlink.h, linux/netfilter/nf_tables.h
  */
-import { type AttributeValue, encodeAttributes } from './codec.ts';
+import { type AttributeValue, decodeAttributes, decodeList, encodeAttributes } from './codec.ts';
 import { flags } from './constants.ts';
 import type { BatchMessage, NetlinkSocket } from './socket.ts';
 
@@ -14,6 +14,7 @@ const NFNL_MSG_BATCH_BEGIN = 0x10;
 const NFNL_MSG_BATCH_END = 0x11;
 const NFNL_SUBSYS_NFTABLES = 10;
 const NFT_MSG_NEWSETELEM = (NFNL_SUBSYS_NFTABLES << 8) | 12;
+const NFT_MSG_GETSETELEM = (NFNL_SUBSYS_NFTABLES << 8) | 13;
 const NFT_MSG_DELSETELEM = (NFNL_SUBSYS_NFTABLES << 8) | 14;
 const listAttributes = { table: 1, set: 2, elements: 3, element: 1 } as const;
 const elementAttributes = { key: 1, data: 2, value: 1 } as const;
@@ -88,13 +89,13 @@ function encodeChange({ verb, family, table, set, key, data }: ElementChange): B
 /**
  * All changes or none. Adding what is there already is no error (with the same data); deleting what is not is.
  */
-export function changeElements(
+export async function changeElements(
   socket: NetlinkSocket,
   changes: readonly ElementChange[],
   object: string,
-): void {
+): Promise<void> {
   const edge = { flags: 0, body: header(0, NFNL_SUBSYS_NFTABLES) };
-  socket.batch(
+  await socket.batch(
     [
       { ...edge, type: NFNL_MSG_BATCH_BEGIN },
       ...changes.map(encodeChange),
@@ -102,4 +103,26 @@ export function changeElements(
     ],
     object,
   );
+}
+
+/**
+ * The keys in a set, as bytes; empty if there is no such set. For an element that somebody else added, whose
+ * other fields we do not know.
+ */
+export async function listKeys(
+  socket: NetlinkSocket,
+  { family, table, set }: Pick<ElementChange, 'family' | 'table' | 'set'>,
+): Promise<Uint8Array[]> {
+  const attributes = encodeAttributes([
+    { type: listAttributes.table, value: { text: table } },
+    { type: listAttributes.set, value: { text: set } },
+  ]);
+  const body = Buffer.concat([header(tableFamilies[family], 0), attributes]);
+  const parts = await socket.dump(NFT_MSG_GETSETELEM, body, `set ${set}`);
+  return parts.flatMap((part) => {
+    const list = decodeAttributes(part.subarray(4)).get(listAttributes.elements) ?? new Uint8Array();
+    return decodeList(list)
+      .map((element) => decodeAttributes(element).get(elementAttributes.key) ?? new Uint8Array())
+      .map((key) => decodeAttributes(key).get(elementAttributes.value) ?? new Uint8Array());
+  });
 }

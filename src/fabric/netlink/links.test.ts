@@ -31,9 +31,9 @@ async function said(...argv: [string, ...string[]]): Promise<string> {
 }
 
 test('a bridge is made once, with the hardware address it keeps', { skip }, async () => {
-  assert.equal(links.createBridge('br0', { mac: '02:ca:c0:a8:00:01' }), true);
-  assert.equal(links.createBridge('br0', { mac: '02:ca:c0:a8:00:02' }), false);
-  const bridge = links.find('br0');
+  assert.equal(await links.createBridge('br0', { mac: '02:ca:c0:a8:00:01' }), true);
+  assert.equal(await links.createBridge('br0', { mac: '02:ca:c0:a8:00:02' }), false);
+  const bridge = await links.find('br0');
   assert.deepEqual(
     { kind: bridge?.kind, mac: bridge?.mac, up: bridge?.up, master: bridge?.master },
     { kind: 'bridge', mac: '02:ca:c0:a8:00:01', up: true, master: undefined },
@@ -44,65 +44,69 @@ test('a bridge is made once, with the hardware address it keeps', { skip }, asyn
 });
 
 test('a wire has one end here and one, named and addressed, in the machine', { skip }, async () => {
-  const master = links.find('br0')?.index ?? 0;
+  const master = (await links.find('br0'))?.index ?? 0;
   const peer = { netns: { pid: machine.pid }, name: 'eth0', mac: '02:ca:c0:a8:00:02' };
-  links.createVeth({ name: 'v-1', master, mtu: 1400, peer });
-  const here = links.find('v-1');
+  await links.createVeth({ name: 'v-1', master, mtu: 1400, peer });
+  const here = await links.find('v-1');
   assert.deepEqual([here?.kind, here?.master, here?.mtu, here?.up], ['veth', master, 1400, true]);
-  inNetns(machine.pid, () => {
-    using inside = openLinks();
-    const eth0 = inside.find('eth0');
+  {
+    using inside = inNetns(machine.pid, () => openLinks());
+    const eth0 = await inside.find('eth0');
     assert.deepEqual([eth0?.mac, eth0?.mtu, eth0?.up], [peer.mac, 1400, false]);
-    inside.addAddress(eth0?.index ?? 0, parseAddress('192.168.0.2'), 16);
-    inside.addAddress(eth0?.index ?? 0, parseAddress('192.168.0.2'), 16);
-    inside.setUp('eth0');
-    inside.addDefaultRoute(parseAddress('192.168.0.1'));
-    inside.addDefaultRoute(parseAddress('192.168.0.1'));
-  });
+    await inside.addAddress(eth0?.index ?? 0, parseAddress('192.168.0.2'), 16);
+    await inside.addAddress(eth0?.index ?? 0, parseAddress('192.168.0.2'), 16);
+    await inside.setUp('eth0');
+    await inside.addDefaultRoute(parseAddress('192.168.0.1'));
+    await inside.addDefaultRoute(parseAddress('192.168.0.1'));
+  }
   const addresses = (await machine.run('ip', '-4', 'addr', 'show', 'eth0')).stdout.toString();
   assert.match(addresses, /inet 192\.168\.0\.2\/16 brd 192\.168\.255\.255 scope global eth0/);
   assert.match((await machine.run('ip', 'route')).stdout.toString(), /^default via 192\.168\.0\.1 dev eth0/);
   assert.deepEqual(
-    links.list().map(({ name }) => name),
+    (await links.list()).map(({ name }) => name),
     ['lo', 'br0', 'v-1'],
   );
 });
 
 test('a port’s flags are set, the others stay', { skip }, async () => {
-  links.setPort('v-1', { isolated: true, learning: false });
+  await links.setPort('v-1', { isolated: true, learning: false });
   assert.match(
     await said('bridge', '-d', 'link', 'show', 'dev', 'v-1'),
     /learning off flood on .*isolated on/s,
   );
-  links.setPort('v-1', { isolated: false });
+  await links.setPort('v-1', { isolated: false });
   assert.match(await said('bridge', '-d', 'link', 'show', 'dev', 'v-1'), /learning off .*isolated off/s);
-  links.setMaster('v-1', 0);
-  assert.equal(links.find('v-1')?.master, undefined);
+  await links.setMaster('v-1', 0);
+  assert.equal((await links.find('v-1'))?.master, undefined);
 });
 
-test('a refusal names the object and the kernel’s reason', { skip }, () => {
+test('a refusal names the object and the kernel’s reason', { skip }, async () => {
   const peer = { netns: { pid: machine.pid }, name: 'eth1', mac: '02:ca:c0:a8:00:03' };
-  const failing: Record<string, () => void> = {
+  const failing: Record<string, () => Promise<void>> = {
     EEXIST: () => links.createVeth({ name: 'v-1', master: 0, peer }),
     ESRCH: () => links.createVeth({ name: 'v-2', master: 0, peer: { ...peer, netns: { pid: 2 ** 22 + 1 } } }),
     ENODEV: () => links.setUp('v-3'),
   };
   for (const [errno, work] of Object.entries(failing))
-    assert.throws(work, (error) => syscallErrno(error) === errno && /v-\d/.test(String(error)), errno);
+    await assert.rejects(
+      work,
+      (error: unknown) => syscallErrno(error) === errno && /v-\d/.test(String(error)),
+      errno,
+    );
   for (const bad of ['', 'a b', 'a/b', '..', 'x'.repeat(16), 'a\0'])
-    assert.throws(() => links.setUp(bad), /cannot be an interface's name/, bad);
-  assert.equal(links.find('v-2'), undefined);
+    await assert.rejects(links.setUp(bad), /cannot be an interface's name/, bad);
+  assert.equal(await links.find('v-2'), undefined);
 });
 
 test('what is deleted is gone at both ends, and deleting again does nothing', { skip }, async () => {
-  assert.equal(links.delete('v-1'), true);
-  assert.equal(links.delete('v-1'), false);
+  assert.equal(await links.delete('v-1'), true);
+  assert.equal(await links.delete('v-1'), false);
   assert.doesNotMatch((await machine.run('ip', 'link')).stdout.toString(), /eth0/);
 });
 
-test('a list of hundreds of interfaces comes whole', { skip }, () => {
+test('a list of hundreds of interfaces comes whole', { skip }, async () => {
   const peer = { netns: { pid: machine.pid }, mac: '02:ca:c0:a8:00:03' };
   for (let index = 0; index < 150; index += 1)
-    links.createVeth({ name: `many-${index}`, master: 0, peer: { ...peer, name: `peer-${index}` } });
-  assert.equal(links.list().filter(({ name }) => name.startsWith('many-')).length, 150);
+    await links.createVeth({ name: `many-${index}`, master: 0, peer: { ...peer, name: `peer-${index}` } });
+  assert.equal((await links.list()).filter(({ name }) => name.startsWith('many-')).length, 150);
 });

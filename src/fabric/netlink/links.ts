@@ -94,50 +94,49 @@ function parseLink(bytes: Uint8Array): Link | undefined {
 }
 
 export interface Links extends Disposable {
-  list(): Link[];
-  find(name: string): Link | undefined;
+  list(): Promise<Link[]>;
+  find(name: string): Promise<Link | undefined>;
   /** A bridge without spanning tree and multicast snooping, up; false if the name is there already. */
-  createBridge(name: string, options: { mac: string }): boolean;
+  createBridge(name: string, options: { mac: string }): Promise<boolean>;
   /** Two ends of a wire: `name` here, a port of bridge `master` and up; the other in `peer.netns`. */
   createVeth(options: {
     name: string;
     master: number;
     mtu?: number;
     peer: { netns: NetnsOf; name: string; mac: string };
-  }): void;
-  setUp(name: string): void;
-  setMaster(name: string, master: number): void;
+  }): Promise<void>;
+  setUp(name: string): Promise<void>;
+  setMaster(name: string, master: number): Promise<void>;
   /** Flags of a bridge's port; unnamed ones stay as they are. */
-  setPort(name: string, options: Partial<Record<keyof typeof portAttributes, boolean>>): void;
+  setPort(name: string, options: Partial<Record<keyof typeof portAttributes, boolean>>): Promise<void>;
   /** An address on an interface; nothing happens if it is there. */
-  addAddress(index: number, address: number, prefix: number): void;
+  addAddress(index: number, address: number, prefix: number): Promise<void>;
   /** The way to everything else. */
-  addDefaultRoute(gateway: number): void;
+  addDefaultRoute(gateway: number): Promise<void>;
   /** False if there was none. */
-  delete(name: string): boolean;
+  delete(name: string): Promise<boolean>;
   close(): void;
 }
 
 /** Opens the links of the network namespace the calling thread is in. */
 export function openLinks(socket: NetlinkSocket = openNetlink(NETLINK_ROUTE)): Links {
-  const set = (name: string, header: Uint8Array, attributes: readonly Attribute[]): void => {
-    socket.request(messageTypes.setLink, body(header, [nameAttribute(name), ...attributes]), {
+  const set = async (name: string, header: Uint8Array, attributes: readonly Attribute[]): Promise<void> => {
+    await socket.request(messageTypes.setLink, body(header, [nameAttribute(name), ...attributes]), {
       object: `interface ${name}`,
     });
   };
-  const requireLink = (name: string): Link => {
-    const link = find(name);
+  const requireLink = async (name: string): Promise<Link> => {
+    const link = await find(name);
     if (!link) throw new CarrelError('internal', `interface ${name} is not there`);
     return link;
   };
-  const list = (): Link[] =>
-    socket
-      .dump(messageTypes.getLink, body(linkHeader()), 'interfaces')
-      .map(parseLink)
-      .filter((link) => link !== undefined);
-  const find = (name: string): Link | undefined => {
+  const list = async (): Promise<Link[]> => {
+    const found = await socket.dump(messageTypes.getLink, body(linkHeader()), 'interfaces');
+    return found.map(parseLink).filter((link) => link !== undefined);
+  };
+  const find = async (name: string): Promise<Link | undefined> => {
     const object = `interface ${name}`;
-    const found = socket.get(messageTypes.getLink, body(linkHeader(), [nameAttribute(name)]), {
+    const found = await socket.get(messageTypes.getLink, body(linkHeader(), [nameAttribute(name)]), {
       object,
       absent: ['ENODEV'],
     });
@@ -147,12 +146,12 @@ export function openLinks(socket: NetlinkSocket = openNetlink(NETLINK_ROUTE)): L
   return {
     list,
     find,
-    createBridge(name, { mac }) {
+    async createBridge(name, { mac }) {
       const settings: readonly Attribute[] = [
         { type: bridgeAttributes.stpState, value: { u32: 0 } },
         { type: bridgeAttributes.multicastSnooping, value: { u8: 0 } },
       ];
-      const errno = socket.request(
+      const errno = await socket.request(
         messageTypes.newLink,
         body(linkHeader({ up: true }), [
           nameAttribute(name),
@@ -172,14 +171,14 @@ export function openLinks(socket: NetlinkSocket = openNetlink(NETLINK_ROUTE)): L
       );
       return errno === undefined;
     },
-    createVeth({ name, master, mtu = 1500, peer }) {
+    async createVeth({ name, master, mtu = 1500, peer }) {
       const peerAttributes: readonly Attribute[] = [
         nameAttribute(peer.name),
         macAttribute(peer.mac),
         { type: linkAttributes.mtu, value: { u32: mtu } },
         netnsAttribute(peer.netns),
       ];
-      socket.request(
+      await socket.request(
         messageTypes.newLink,
         body(linkHeader({ up: true }), [
           nameAttribute(name),
@@ -205,17 +204,17 @@ export function openLinks(socket: NetlinkSocket = openNetlink(NETLINK_ROUTE)): L
         { object: `wire ${name}`, flags: flags.create | flags.excl },
       );
     },
-    setUp: (name) => set(name, linkHeader({ up: true }), []),
-    setMaster: (name, master) =>
-      set(name, linkHeader(), [{ type: linkAttributes.master, value: { u32: master } }]),
-    setPort(name, options) {
+    setUp: async (name) => await set(name, linkHeader({ up: true }), []),
+    setMaster: async (name, master) =>
+      await set(name, linkHeader(), [{ type: linkAttributes.master, value: { u32: master } }]),
+    async setPort(name, options) {
       const nested: Attribute[] = [];
       for (const [key, type] of Object.entries(portAttributes)) {
         const value = Object.entries(options).find(([option]) => option === key)?.[1];
         if (value !== undefined) nested.push({ type, value: { u8: value ? 1 : 0 } });
       }
-      const header = linkHeader({ family: families.bridge, index: requireLink(name).index });
-      socket.request(
+      const header = linkHeader({ family: families.bridge, index: (await requireLink(name)).index });
+      await socket.request(
         messageTypes.setLink,
         body(header, [{ type: linkAttributes.protocolInfo, value: { nested } }]),
         {
@@ -223,14 +222,14 @@ export function openLinks(socket: NetlinkSocket = openNetlink(NETLINK_ROUTE)): L
         },
       );
     },
-    addAddress(index, address, prefix) {
+    async addAddress(index, address, prefix) {
       const header = new Uint8Array(8); // struct ifaddrmsg: family, prefix length, flags, scope, u32 index
       header[0] = families.inet;
       header[1] = prefix;
       new DataView(header.buffer).setUint32(4, index, true);
       const bytes = Uint8Array.from(addressBytes(address));
       const broadcast = Uint8Array.from(addressBytes(broadcastOf(networkOf(address, prefix))));
-      socket.request(
+      await socket.request(
         messageTypes.newAddress,
         body(header, [
           { type: addressAttributes.local, value: { bytes } },
@@ -244,10 +243,10 @@ export function openLinks(socket: NetlinkSocket = openNetlink(NETLINK_ROUTE)): L
         },
       );
     },
-    addDefaultRoute(gateway) {
+    async addDefaultRoute(gateway) {
       // struct rtmsg: family, dst len, src len, tos, table (main), protocol (static), scope (universe), type (unicast), flags
       const header = Uint8Array.of(families.inet, 0, 0, 0, 254, 4, 0, 1, 0, 0, 0, 0);
-      socket.request(
+      await socket.request(
         messageTypes.newRoute,
         body(header, [
           { type: routeAttributes.gateway, value: { bytes: Uint8Array.from(addressBytes(gateway)) } },
@@ -255,8 +254,8 @@ export function openLinks(socket: NetlinkSocket = openNetlink(NETLINK_ROUTE)): L
         { object: 'default route', flags: flags.create | flags.excl, accept: ['EEXIST'] },
       );
     },
-    delete(name) {
-      const errno = socket.request(messageTypes.deleteLink, body(linkHeader(), [nameAttribute(name)]), {
+    async delete(name) {
+      const errno = await socket.request(messageTypes.deleteLink, body(linkHeader(), [nameAttribute(name)]), {
         object: `interface ${name}`,
         accept: ['ENODEV'],
       });

@@ -1,15 +1,20 @@
 /**
  * One netlink socket: requests with sequence numbers, acknowledgements, dumps.
  *
- * rtnetlink does its work inside sendto(2) and has queued the answer when that returns, so a request is a
- * plain function call of some microseconds; nothing here waits, and no answer can be mixed up with another.
+ * The kernel does the work inside write(2) and has queued the answer when that returns. Most requests take some
+ * microseconds, but all of them wait for one lock, and ending an interface holds it for 10 ms and more: so the
+ * write is done on libuv's thread pool, one at a time per socket, and the event loop goes on.
  * The socket belongs to the network namespace its thread was in when it was made (see `inNetns`).
  */
+import { write as writeCallback } from 'node:fs';
+import { promisify } from 'node:util';
 import { CarrelError } from '#base/errors.ts';
 import { type Fd, ownFd } from '#host/fds.ts';
 import { errnoName, syscall, syscallError, trySyscall } from '#host/syscalls.ts';
 import { type Message, decodeAttributes, decodeMessages, encodeMessage, readText } from './codec.ts';
 import { ackAttributes, flags, messageTypes } from './constants.ts';
+
+const write = promisify(writeCallback);
 
 const AF_NETLINK = 16;
 const SOCK_RAW_CLOEXEC = 3 | 0o2000000;
@@ -37,17 +42,18 @@ export interface NetlinkSocket extends Disposable {
     type: number,
     body: Uint8Array,
     options: { object: string; flags?: number; accept?: readonly string[] },
-  ): string | undefined;
+  ): Promise<string | undefined>;
   /** Asks for one object: the body of the answer, or undefined when the errno is in `absent`. */
   get(
     type: number,
     body: Uint8Array,
     options: { object: string; absent: readonly string[] },
-  ): Uint8Array | undefined;
+  ): Promise<Uint8Array | undefined>;
   /** Sends messages in one datagram; each one whose flags ask for it is acknowledged. Throws the first refusal. */
-  batch(messages: readonly BatchMessage[], object: string): void;
+  batch(messages: readonly BatchMessage[], object: string): Promise<void>;
   /** Sends a dump request and returns the body of every answer. */
-  dump(type: number, body: Uint8Array, object: string): Uint8Array[];
+  dump(type: number, body: Uint8Array, object: string): Promise<Uint8Array[]>;
+  /** Closes it when the requests under way are done. */
   close(): void;
 }
 
@@ -73,15 +79,34 @@ export function openNetlink(protocol: number): NetlinkSocket {
   const on = Int32Array.of(1);
   for (const option of [NETLINK_CAP_ACK, NETLINK_EXT_ACK])
     syscall('setsockopt', socket.fd, SOL_NETLINK, option, on, 4);
-  const kernel = new Uint8Array(12);
-  new DataView(kernel.buffer).setUint16(0, AF_NETLINK, true);
   const received = Buffer.allocUnsafeSlow(RECEIVE_BYTES);
   let sequence = 0;
+  let last: Promise<unknown> = Promise.resolve();
+  let pending = 0;
 
-  const send = (type: number, flagBits: number, body: Uint8Array): void => {
+  /** Runs `work` after all that was asked before. */
+  const inTurn = async <T>(work: () => Promise<T>): Promise<T> => {
+    pending += 1;
+    const mine = last.then(work);
+    last = mine.catch(() => undefined);
+    try {
+      return await mine;
+    } finally {
+      pending -= 1;
+    }
+  };
+  const close = (): void => {
+    // not while a thread may be about to write: the number could be another file's by then
+    if (pending === 0) socket.close();
+    else last = last.then(() => socket.close());
+  };
+  /** An unconnected netlink socket sends to the kernel: netlink(7). */
+  const send = async (messages: readonly BatchMessage[]): Promise<void> => {
     sequence = (sequence % 0x7fffffff) + 1;
-    const message = encodeMessage({ type, flags: flagBits | flags.request, sequence, body });
-    syscall('sendto', socket.fd, message, message.length, 0, kernel, kernel.length);
+    const datagram = messages.map(({ type, flags: bits, body }) =>
+      encodeMessage({ type, flags: bits | flags.request, sequence, body }),
+    );
+    await write(socket.fd, Buffer.concat(datagram));
   };
   const receive = (object: string): Message[] => {
     const length = trySyscall(
@@ -103,53 +128,51 @@ export function openNetlink(protocol: number): NetlinkSocket {
   };
 
   return {
-    request(type, body, { object, flags: more = 0, accept = [] }) {
-      send(type, flags.ack | more, body);
-      for (;;)
-        for (const message of receive(object)) {
-          if (message.type !== messageTypes.error) continue;
-          const { errno, explanation } = parseAck(message);
-          if (errno === undefined || accept.includes(errno)) return errno;
-          throw refused(object, errno, explanation);
+    request: async (type, body, { object, flags: more = 0, accept = [] }) =>
+      await inTurn(async () => {
+        await send([{ type, flags: flags.ack | more, body }]);
+        for (;;)
+          for (const message of receive(object)) {
+            if (message.type !== messageTypes.error) continue;
+            const { errno, explanation } = parseAck(message);
+            if (errno === undefined || accept.includes(errno)) return errno;
+            throw refused(object, errno, explanation);
+          }
+      }),
+    get: async (type, body, { object, absent }) =>
+      await inTurn(async () => {
+        await send([{ type, flags: 0, body }]); // no acknowledgement: the answer, or the error, is all that comes
+        for (;;)
+          for (const message of receive(object)) {
+            if (message.type !== messageTypes.error) return message.body;
+            const { errno = 'no answer', explanation } = parseAck(message);
+            if (absent.includes(errno)) return undefined;
+            throw refused(object, errno, explanation);
+          }
+      }),
+    batch: async (messages, object) =>
+      await inTurn(async () => {
+        await send(messages);
+        let missing = messages.filter(({ flags: bits }) => (bits & flags.ack) !== 0).length;
+        while (missing > 0)
+          for (const message of receive(object)) {
+            if (message.type !== messageTypes.error) continue;
+            missing -= 1;
+            const { errno, explanation } = parseAck(message);
+            if (errno !== undefined) throw refused(object, errno, explanation);
+          }
+      }),
+    dump: async (type, body, object) =>
+      await inTurn(async () => {
+        for (let attempt = 0; attempt < 5; attempt += 1) {
+          await send([{ type, flags: flags.dump, body }]);
+          const bodies = collectDump(() => receive(object), object);
+          if (bodies) return bodies;
         }
-    },
-    get(type, body, { object, absent }) {
-      send(type, 0, body); // no acknowledgement: the answer, or the error, is the only message
-      for (;;)
-        for (const message of receive(object)) {
-          if (message.type !== messageTypes.error) return message.body;
-          const { errno = 'no answer', explanation } = parseAck(message);
-          if (absent.includes(errno)) return undefined;
-          throw refused(object, errno, explanation);
-        }
-    },
-    batch(messages, object) {
-      sequence = (sequence % 0x7fffffff) + 1;
-      const datagram = Buffer.concat(
-        messages.map(({ type, flags: bits, body }) =>
-          encodeMessage({ type, flags: bits | flags.request, sequence, body }),
-        ),
-      );
-      syscall('sendto', socket.fd, datagram, datagram.length, 0, kernel, kernel.length);
-      let missing = messages.filter(({ flags: bits }) => (bits & flags.ack) !== 0).length;
-      while (missing > 0)
-        for (const message of receive(object)) {
-          if (message.type !== messageTypes.error) continue;
-          missing -= 1;
-          const { errno, explanation } = parseAck(message);
-          if (errno !== undefined) throw refused(object, errno, explanation);
-        }
-    },
-    dump(type, body, object) {
-      for (let attempt = 0; attempt < 5; attempt += 1) {
-        send(type, flags.dump, body);
-        const bodies = collectDump(() => receive(object), object);
-        if (bodies) return bodies;
-      }
-      throw new CarrelError('unavailable', `${object}: the list kept changing while it was read`);
-    },
-    close: () => socket.close(),
-    [Symbol.dispose]: () => socket.close(),
+        throw new CarrelError('unavailable', `${object}: the list kept changing while it was read`);
+      }),
+    close,
+    [Symbol.dispose]: close,
   };
 }
 
