@@ -17,9 +17,14 @@ import { prepareContainer, startPrepared, type StartParts } from './start.ts';
 import { removeDisk, stopContainer, tidyContainer } from './stop.ts';
 import { endOf, openKept } from './terminal.ts';
 import { validateContainer } from './validate.ts';
+import { createWarmer } from './warm.ts';
 
 export function createContainerDriver(host: DriverHost): Driver {
-  const parts: StartParts = { ...host, cloner: createCloner(host.images.layout) };
+  const parts: StartParts = {
+    ...host,
+    cloner: createCloner(host.images.layout),
+    warm: createWarmer(readCgroupLayout()),
+  };
   const directoryOf = (id: string): string => join(host.directory, id);
   const adopt = async (spec: MachineSpec): Promise<RunningMachine | undefined> => {
     const keeper = await adoptKeeper(spec.directory);
@@ -37,7 +42,10 @@ export function createContainerDriver(host: DriverHost): Driver {
       snapshot: false,
       clone: false,
     },
-    validate: async (request, image) => validateContainer(request, image),
+    async validate(request, image) {
+      validateContainer(request, image);
+      parts.warm();
+    },
     prepare: (spec) => prepareContainer(spec, parts),
     async start(spec) {
       const running = await adopt(spec);

@@ -10,10 +10,16 @@ import { containerSpec, uidBaseOf, upperPaths } from './spec.ts';
 
 export interface StartParts extends DriverHost {
   readonly cloner: Cloner;
+  /** See warm.ts. */
+  readonly warm: () => void;
 }
 
 /** Makes the machine's directory and its empty writable layer; an earlier layer is replaced. */
-export async function prepareContainer(spec: MachineSpec, { images, cloner }: StartParts): Promise<void> {
+export async function prepareContainer(
+  spec: MachineSpec,
+  { images, cloner, warm }: StartParts,
+): Promise<void> {
+  warm();
   await mkdir(spec.directory, { recursive: true, mode: 0o700 });
   await Promise.all([
     images.hold(spec.image, spec.directory),
@@ -27,6 +33,7 @@ export async function prepareContainer(spec: MachineSpec, { images, cloner }: St
 
 /** Starts the container; `wrong_state` when its keeper lives already. */
 export async function startPrepared(spec: MachineSpec, parts: StartParts): Promise<Keeper> {
+  parts.warm();
   const { image, tree } = upperPaths(spec.directory);
   if (!existsSync(image) && !existsSync(tree)) await prepareContainer(spec, parts);
   const { server, instance } = parts;
