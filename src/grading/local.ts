@@ -13,6 +13,7 @@ import { readCgroupLayout } from '#isolate/cgroups/layout.ts';
 import { openSandboxes } from '#isolate/sandbox.ts';
 import { startForkServer } from '#isolate/server.ts';
 import { openRegexGuard } from './judge/regex.ts';
+import { type LocalMachines, openLocalMachines } from './local-machines.ts';
 import type { WithFreshMachine } from './machine.ts';
 import type { GraderDeps } from './run.ts';
 
@@ -21,7 +22,7 @@ export interface LocalGraderOptions {
   readonly cache?: string;
   /** Runs at the same time. */
   readonly slots?: number;
-  /** For machine labs. */
+  /** For machine labs; unless given, machines are made here when the first one is needed. */
   readonly withFreshMachine?: WithFreshMachine;
   readonly logger?: Logger;
 }
@@ -57,6 +58,15 @@ export async function openLocalGrader({
   opened.defer(() => sandboxes.close());
   const guard = openRegexGuard();
   opened.defer(() => guard.close());
+  let machines: Promise<LocalMachines> | undefined;
+  opened.defer(async () => {
+    // if they could not be opened, whoever asked for one was told
+    await (await machines?.catch(() => undefined))?.[Symbol.asyncDispose]();
+  });
+  const makeMachine: WithFreshMachine = async (request, use) => {
+    machines ??= openLocalMachines({ server, images, directory: join(directory, 'machines'), instance });
+    return await (await machines).withFreshMachine(request, use);
+  };
   const all = opened.move();
   const close = (): Promise<void> => all.disposeAsync();
   return {
@@ -64,7 +74,7 @@ export async function openLocalGrader({
     guard,
     scratch: directory,
     rootOf: async (image) => (await images.require(image)).path,
-    ...(withFreshMachine && { withFreshMachine }),
+    withFreshMachine: withFreshMachine ?? makeMachine,
     close,
     [Symbol.asyncDispose]: close,
   };

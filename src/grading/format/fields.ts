@@ -48,6 +48,14 @@ export const absolutePath = z
     'must be an absolute path, without "..", at most 255 bytes long',
   );
 
+/** A path in a machine to put a file at; a directory if it ends in a slash. */
+export const targetPath = z
+  .string()
+  .refine(
+    (path) => path.startsWith('/') && isSafePath(path.replace(/\/$/, '').slice(1)),
+    'must be an absolute path, without "..", at most 255 bytes long',
+  );
+
 /** A program and its arguments; no shell looks at them. */
 export const argv = z
   .array(

@@ -2,7 +2,7 @@
 import { z } from 'zod';
 import { line, name } from '#contract/schemas/common.ts';
 import { visibility } from '#contract/schemas/labs.ts';
-import { absolutePath, argv, duration, oneOf, relativePath, size } from './fields.ts';
+import { argv, duration, oneOf, relativePath, size, targetPath } from './fields.ts';
 import { buildSpec, callSpec, observeSpec, runSpec } from './kinds.ts';
 import { limitFields } from './limits.ts';
 
@@ -55,7 +55,7 @@ export const startStep = z
       .strictObject({
         submitted: filePattern.optional(),
         test: relativePath.optional(),
-        to: absolutePath,
+        to: targetPath,
         mode: z.enum(['0644', '0755', '0600']).default('0644'),
       })
       .superRefine(oneOf(['submitted', 'test']))

@@ -10,7 +10,11 @@ const limitMs = 20_000;
 export async function askInside(
   asked: Question,
 ): Promise<Exclude<Reply, { kind: 'gone' | 'fault' }> | undefined> {
-  const worker = new Worker(new URL('./inside.ts', import.meta.url), { workerData: asked });
+  const worker = new Worker(new URL('./inside.ts', import.meta.url), {
+    workerData: asked,
+    // descriptors are opened and closed by system calls of our own
+    trackUnmanagedFds: false,
+  });
   try {
     const said = await within(
       limitMs,

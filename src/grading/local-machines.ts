@@ -1,0 +1,106 @@
+/**
+ * Machines for grading without a daemon: a network namespace of their own with a fabric in it, which nothing
+ * leads out of, and one fresh container after the other.
+ */
+import { mkdir } from 'node:fs/promises';
+import { openSync } from 'node:fs';
+import { join } from 'node:path';
+import { CarrelError } from '#base/errors.ts';
+import { newId } from '#base/ids.ts';
+import { limits as limitsSchema } from '#contract/schemas/machines.ts';
+import { formatAddress, macOf } from '#fabric/addresses.ts';
+import { openFabric } from '#fabric/fabric.ts';
+import { ownFd } from '#host/fds.ts';
+import { syscall, trySyscall } from '#host/syscalls.ts';
+import type { Images } from '#images/store.ts';
+import type { ForkServer } from '#isolate/server.ts';
+import { createDrivers } from '#machines/drivers/table.ts';
+import type { MachineSpec } from '#machines/driver.ts';
+import type { WithFreshMachine } from './machine.ts';
+
+const CLONE_NEWNET = 0x40000000;
+/** Blocks of user ids: far above those that a daemon gives out, below those of the sandboxes. */
+const firstUidSlot = 20_000;
+const uidSlots = 4096;
+const readyMs = 20_000;
+
+export interface LocalMachinesOptions {
+  readonly server: ForkServer;
+  readonly images: Images;
+  /** A private directory: each machine gets one in it. */
+  readonly directory: string;
+  readonly instance: string;
+}
+
+export interface LocalMachines extends AsyncDisposable {
+  readonly withFreshMachine: WithFreshMachine;
+}
+
+/** The calling thread goes into a new network namespace; `leave` takes it back. */
+function enterNewNetwork(): { leave(): void } {
+  const home = ownFd(openSync('/proc/thread-self/ns/net', 'r'));
+  syscall('unshare', CLONE_NEWNET);
+  return {
+    leave() {
+      // going on in a namespace without a network would be worse than not going on
+      if (trySyscall('setns', home.fd, CLONE_NEWNET) !== 0) process.abort();
+      home.close();
+    },
+  };
+}
+
+/**
+ * For a process of its own (a command, a test file): until this is closed, its main thread has no network but
+ * the machines'. Needs root.
+ */
+export async function openLocalMachines(options: LocalMachinesOptions): Promise<LocalMachines> {
+  if (process.geteuid?.() !== 0)
+    throw new CarrelError('host_unsupported', 'machine labs can be checked by root only', {
+      hint: 'run it as root, or import the lab into a running cloud',
+    });
+  await using opened = new AsyncDisposableStack();
+  const network = enterNewNetwork();
+  opened.defer(() => network.leave());
+  const fabric = opened.use(await openFabric());
+  const driver = createDrivers({ ...options, fabric }).container;
+  const { prefix, base } = fabric.network;
+  let count = 0;
+  const all = opened.move();
+  return {
+    async withFreshMachine({ image, signal }, use) {
+      signal.throwIfAborted();
+      const { hash } = await options.images.require(image);
+      count += 1;
+      const id = newId('machine');
+      const address = base + 2 + (count % 60_000);
+      const spec: MachineSpec = {
+        id,
+        name: 'machine',
+        ownerId: newId('user'),
+        directory: join(options.directory, id),
+        image: hash,
+        limits: limitsSchema.parse({}),
+        uidSlot: firstUidSlot + ((Number.parseInt(options.instance.slice(-6), 16) + count) % uidSlots),
+        network: { address: formatAddress(address), prefix, gateway: fabric.gateway, mac: macOf(address) },
+      };
+      await mkdir(spec.directory, { recursive: true, mode: 0o711 });
+      await using machine = new AsyncDisposableStack();
+      machine.defer(() => driver.remove(spec));
+      await driver.prepare(spec);
+      const running = await driver.start(spec);
+      machine.defer(async () => {
+        await running.stop({ graceMs: 0 });
+        running.release();
+      });
+      await running.ready({ limitMs: readyMs });
+      return await use({
+        id,
+        initPid: running.process.pid,
+        address: spec.network.address,
+        run: (request, { signal }) => running.run(request, { signal }),
+        writeFile: (path, bytes, { mode }) => running.writeFile(path, bytes, { mode }),
+      });
+    },
+    [Symbol.asyncDispose]: () => all.disposeAsync(),
+  };
+}
