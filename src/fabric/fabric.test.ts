@@ -296,6 +296,30 @@ test('twenty machines plugged and unplugged at once leave no link and no rule', 
   assert.equal(await ruleset(), rules);
 });
 
+test(
+  'two processes agree: what one plugged the other can plug again, change and unplug',
+  { skip },
+  async () => {
+    const rules = await ruleset();
+    using other = await openFabric();
+    await using bed = await makeNetns();
+    const wire = wireOf(12, 'anna');
+    await fabric.plug({ ...wire, pid: bed.pid });
+    assert.ok(await bed.pings('192.168.0.2'));
+    await other.plug({ ...wire, pid: bed.pid, owner: 'ben' });
+    assert.equal(await bed.pings('192.168.0.2'), false);
+    assert.ok(await bed.pings('192.168.0.4'));
+    await fabric.unplug(wire.machineId);
+    assert.equal(await ruleset(), rules);
+    await fabric.plug({ ...wire, pid: bed.pid });
+    await other.unplug(wire.machineId);
+    assert.equal(await ruleset(), rules);
+    await fabric.unplug(wire.machineId);
+    await other.unplug('m-zzzzzzzzzzzz');
+    assert.equal(await ruleset(), rules);
+  },
+);
+
 test('plugging a machine again replaces its wire', { skip }, async () => {
   await using first = await makeNetns();
   await using second = await makeNetns();

@@ -21,7 +21,7 @@ import { netnsOf, inNetns } from './netns.ts';
 import { type Links, openLinks } from './netlink/links.ts';
 import { NETLINK_NETFILTER } from './netlink/elements.ts';
 import { openNetlink } from './netlink/socket.ts';
-import { type Port, allowPort, applyRules, onlyPorts, silencePort, staticRules } from './rules.ts';
+import { type Port, applyRules, onlyPorts, openPorts, staticRules } from './rules.ts';
 
 /** One machine's place in the fabric: what the database knows of it. */
 export interface Wire {
@@ -155,6 +155,7 @@ export async function openFabric(options: FabricOptions = {}): Promise<Fabric> {
   setSysctls();
   const links = openLinks();
   const filter = openNetlink(NETLINK_NETFILTER);
+  const ports = openPorts(filter);
   const portOf = ({ machineId, address, mac, owner }: Wire): Port => {
     const number = parseAddress(address);
     if (!contains(network, number) || number === gateway)
@@ -173,7 +174,7 @@ export async function openFabric(options: FabricOptions = {}): Promise<Fabric> {
     const { pid, configure = true } = wire;
     const port = portOf(wire);
     await links.delete(port.link); // of an earlier start: the kernel takes its time to end a dead namespace
-    await allowPort(filter, port);
+    await ports.allow(port);
     try {
       await links.createVeth({
         name: port.link,
@@ -190,18 +191,19 @@ export async function openFabric(options: FabricOptions = {}): Promise<Fabric> {
     }
   };
   const unplug = async (machineId: string): Promise<void> => {
-    await silencePort(filter, linkOf(machineId));
+    await ports.silence(linkOf(machineId));
     await links.delete(linkOf(machineId));
   };
   const reconcile = async (known: readonly Wire[]): Promise<{ removed: string[]; missing: string[] }> => {
-    const ports = known.map(portOf);
-    const wanted = new Set(ports.map(({ link }) => link));
+    const all = known.map(portOf);
+    const wanted = new Set(all.map(({ link }) => link));
     const present = (await links.list())
       .filter(({ master, name }) => master === bridgeIndex && name.startsWith('v-'))
       .map(({ name }) => name);
     const removed = present.filter((name) => !wanted.has(name));
     for (const name of removed) await links.delete(name);
-    await applyRules(rules + onlyPorts(ports));
+    await applyRules(rules + onlyPorts(all));
+    ports.remember(all);
     const missing = known.filter(({ machineId }) => !present.includes(linkOf(machineId)));
     return { removed, missing: missing.map(({ machineId }) => machineId) };
   };

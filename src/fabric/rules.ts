@@ -12,6 +12,7 @@
  */
 import { createHash } from 'node:crypto';
 import { launchOk } from '#host/launch.ts';
+import { syscallErrno } from '#host/syscalls.ts';
 import { type Cidr, addressBytes, formatAddress, formatCidr, gatewayOf, parseMac } from './addresses.ts';
 import { type ElementChange, changeElements, listKeys, markKey, nameKey } from './netlink/elements.ts';
 import type { NetlinkSocket } from './netlink/socket.ts';
@@ -132,7 +133,7 @@ function elementsOf(verb: 'add' | 'delete', { link, mac, address, owner }: Port)
   ];
 }
 
-/** Deletes whatever the sets say about a link, whoever added it. */
+/** Deletes whatever the sets say about a link, whoever added it: reads them all, so only if it must be. */
 async function deletionOf(socket: NetlinkSocket, link: string): Promise<ElementChange[]> {
   const name = Buffer.from(nameKey(link));
   const changes: ElementChange[] = [];
@@ -143,16 +144,58 @@ async function deletionOf(socket: NetlinkSocket, link: string): Promise<ElementC
   return changes;
 }
 
-/** Lets a port speak, and only as what it is now. */
-export async function allowPort(socket: NetlinkSocket, port: Port): Promise<void> {
-  const changes = [...(await deletionOf(socket, port.link)), ...elementsOf('add', port)];
-  await changeElements(socket, changes, `filter of ${port.link}`);
+/** The ports of the filter. */
+export interface Ports {
+  /** Lets a port speak, and only as what it is now. */
+  allow(port: Port): Promise<void>;
+  /** Silences it; nothing happens if it is silent. */
+  silence(link: string): Promise<void>;
+  /** What was applied in one go (see `onlyPorts`). */
+  remember(ports: readonly Port[]): void;
 }
 
-/** Silences it; nothing happens if it is silent. */
-export async function silencePort(socket: NetlinkSocket, link: string): Promise<void> {
-  const changes = await deletionOf(socket, link);
-  if (changes.length > 0) await changeElements(socket, changes, `filter of ${link}`);
+/**
+ * Adds and removes ports over netlink. What this process added it remembers, which makes removing cheap; the
+ * truth is in the kernel, and what another process added is looked up there.
+ */
+export function openPorts(socket: NetlinkSocket): Ports {
+  const known = new Map<string, Port>();
+  const change = async (link: string, changes: readonly ElementChange[]): Promise<void> => {
+    if (changes.length > 0) await changeElements(socket, changes, `filter of ${link}`);
+  };
+  /** Adding first makes a deletion succeed whether or not it was there. */
+  const removal = async (link: string): Promise<ElementChange[]> => {
+    const port = known.get(link);
+    return port
+      ? [...elementsOf('add', port), ...elementsOf('delete', port)]
+      : await deletionOf(socket, link);
+  };
+  return {
+    async allow(port) {
+      const { link } = port;
+      try {
+        await change(link, [...(known.has(link) ? await removal(link) : []), ...elementsOf('add', port)]);
+      } catch (error) {
+        // another process knows the link as somebody else's
+        if (syscallErrno(error) !== 'EEXIST') throw error;
+        await change(link, [...(await deletionOf(socket, link)), ...elementsOf('add', port)]);
+      }
+      known.set(link, port);
+    },
+    async silence(link) {
+      try {
+        await change(link, await removal(link));
+      } catch (error) {
+        if (syscallErrno(error) !== 'EEXIST') throw error;
+        await change(link, await deletionOf(socket, link));
+      }
+      known.delete(link);
+    },
+    remember(ports) {
+      known.clear();
+      for (const port of ports) known.set(port.link, port);
+    },
+  };
 }
 
 function elementLines({ link, mac, address, owner }: Port): string {
