@@ -73,7 +73,7 @@ function childrenOf(pid: number): ProcessIdentity[] {
     .split(' ')
     .filter(Boolean)
     .flatMap((child) => identify(Number(child)) ?? [])
-    .flatMap((child) => [child, ...childrenOf(child.pid)]);
+    .flatMap((child) => [child].concat(childrenOf(child.pid)));
 }
 
 test('end to end: it starts, answers, and ends with everything it started when stdin ends', async () => {

@@ -112,7 +112,7 @@ export async function startDaemon({
       health,
       registry: engine.registry,
       views: openViews(db),
-      machines: () => engine.machines.get(),
+      machines: () => engine.machines.soon(),
       folders: engine.folders,
       blobs: engine.blobs,
     };

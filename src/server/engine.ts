@@ -137,7 +137,7 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
           sandboxes,
           guard,
           rootOf: async (image) => (await images.ensure(image)).path,
-          withFreshMachine: freshMachines(db, () => machines.get().service),
+          withFreshMachine: freshMachines(db, async () => (await machines.soon()).service),
         },
       });
       const worker = createWorker({
@@ -179,13 +179,14 @@ function serviceOf(part: Part<{ readonly service: Machines }>): Part<Machines> {
       return part.up;
     },
     get: () => part.get().service,
+    soon: async (ms) => (await part.soon(ms)).service,
     opened,
     close: () => part.close(),
   };
 }
 
 /** Machines for grading: made for the author of the submission, in the course of its lab. */
-function freshMachines(db: Db, machines: () => Machines): WithFreshMachine {
+function freshMachines(db: Db, machines: () => Promise<Machines>): WithFreshMachine {
   return async ({ image, submissionId, labels, signal }, use) => {
     const { ownerId, courseId, labId } = await db
       .selectFrom('submissions')
@@ -193,7 +194,8 @@ function freshMachines(db: Db, machines: () => Machines): WithFreshMachine {
       .select(['submissions.user_id as ownerId', 'labs.course_id as courseId', 'labs.id as labId'])
       .where('submissions.id', '=', submissionId)
       .executeTakeFirstOrThrow();
-    return machines().withFreshMachine(
+    const service = await machines();
+    return service.withFreshMachine(
       { image, submissionId, ownerId, courseId, labId, labels, signal },
       (machine) =>
         use({

@@ -2,7 +2,7 @@
  * A part of the daemon that may fail without ending it: opened in the background, tried again after a failure,
  * and closed in order. Whoever needs it while it is not there gets `unavailable`, which clients and jobs repeat.
  */
-import { sleep } from '#base/deadline.ts';
+import { sleep, within } from '#base/deadline.ts';
 import { CarrelError, messageOf } from '#base/errors.ts';
 import { silent, type Logger } from '#base/log.ts';
 
@@ -12,6 +12,8 @@ export interface Part<T> {
   readonly up: boolean;
   /** The part, or `unavailable` with the reason. */
   get(): T;
+  /** The same, but while the first attempt to open it is under way, its end is waited for (at most `ms`). */
+  soon(ms?: number): Promise<T>;
   /** Resolves with the part when it is there; rejects when it is closed before. */
   readonly opened: Promise<T>;
   /** No more tries; closes what was opened. */
@@ -39,7 +41,8 @@ export function startPart<T>({
   const { promise: opened, resolve, reject } = Promise.withResolvers<T>();
   opened.catch(() => undefined); // whoever waits for it hears of it
   let part: { readonly value: T } | undefined;
-  let reason = 'it is being opened';
+  let reason = 'still being opened';
+  const { promise: attempted, resolve: afterFirst } = Promise.withResolvers<void>();
 
   const run = async (): Promise<void> => {
     for (let pause = firstMs; !stopping.signal.aborted; pause = Math.min(pause * 2, longestMs)) {
@@ -47,10 +50,12 @@ export function startPart<T>({
       try {
         part = { value: await open() };
         resolve(part.value);
+        afterFirst();
         log.info(`${name} is up`, { ms: Math.round(performance.now() - began) });
         return;
       } catch (error) {
         reason = messageOf(error);
+        afterFirst();
         log.error(`${name} cannot be opened`, { error, again: pause });
       }
       await sleep(pause, stopping.signal).catch(() => undefined);
@@ -58,16 +63,22 @@ export function startPart<T>({
   };
   const running = run();
 
+  const get = (): T => {
+    if (part) return part.value;
+    throw new CarrelError('unavailable', `not available now: ${name} (${reason})`, {
+      hint: 'it is tried again by itself; see: carrel doctor',
+    });
+  };
+
   return {
     name,
     get up() {
       return part !== undefined;
     },
-    get() {
-      if (part) return part.value;
-      throw new CarrelError('unavailable', `${name} is not available: ${reason}`, {
-        hint: 'it is tried again by itself; see: carrel doctor',
-      });
+    get,
+    async soon(ms = 5000) {
+      if (!part) await within(ms, `${name} to open`, attempted).catch(() => undefined);
+      return get();
     },
     opened,
     async close() {
@@ -77,6 +88,7 @@ export function startPart<T>({
       const last = part;
       part = undefined;
       reason = 'the cloud is shutting down';
+      afterFirst();
       if (last) await close(last.value);
     },
   };

@@ -1,6 +1,6 @@
 /** For tests: a real HTTP server on 127.0.0.1 over a real database, with people in it. */
 import { createClient, type Client } from '#contract/client.ts';
-import { api, operations } from '#contract/api.ts';
+import { operations } from '#contract/api.ts';
 import type { Store } from '#store/database.ts';
 import { startTestCluster, type TestCluster } from '#store/testing.ts';
 import { insertToken } from '#store/tokens.ts';
@@ -8,7 +8,7 @@ import { insertUser } from '#store/users.ts';
 import { hashSecret, newSecret } from './auth/secret.ts';
 import { openEventFeed } from './events/feed.ts';
 import type { Handlers } from './handlers.ts';
-import { pendingHandlers } from './handlers/pending.ts';
+import { courseHandlers } from './handlers/courses.ts';
 import { peopleHandlers } from './handlers/people.ts';
 import { systemHandlers } from './handlers/system.ts';
 import { createHealth } from './health.ts';
@@ -48,7 +48,7 @@ export interface Answered {
 }
 
 export interface TestServerOptions {
-  /** In place of the real handlers; the rest is `pending`. */
+  /** In place of the real handlers; the rest are stubs. */
   readonly handlers?: (store: Store) => Partial<Handlers>;
   readonly limits?: Partial<HttpLimits>;
   readonly app?: Partial<Pick<AssembleOptions, 'rate' | 'recover' | 'log' | 'checkReplies'>>;
@@ -77,9 +77,10 @@ export async function startTestServer(
     rate: { perSecond: Number.POSITIVE_INFINITY },
     accessLog: (line) => void lines.push(line),
     handlers: (authenticator) => ({
-      ...pendingHandlers(api),
+      ...stubHandlers(),
       ...systemHandlers({ store, feed, health }),
       ...peopleHandlers({ db, authenticator }),
+      ...courseHandlers({ db }),
       ...handlers(store),
     }),
     ...more,

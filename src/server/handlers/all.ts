@@ -26,8 +26,8 @@ export interface Services {
   readonly health: Health;
   readonly registry: ImageRegistry;
   readonly views: Views;
-  /** Throws `unavailable` while machines are not there. */
-  readonly machines: () => Machines;
+  /** `unavailable` while machines are not there. */
+  readonly machines: () => Promise<Machines>;
   readonly folders: LabFolders;
   readonly blobs: BlobStore;
 }

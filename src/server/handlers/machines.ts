@@ -28,8 +28,8 @@ export interface MachineServices {
   readonly db: Db;
   /** Reads need only the database, so they are answered while machines are not there. */
   readonly views: Views;
-  /** Throws `unavailable` while machines are not there. */
-  readonly machines: () => Machines;
+  /** `unavailable` while machines are not there. */
+  readonly machines: () => Promise<Machines>;
 }
 
 export function machineHandlers({ db, views, machines }: MachineServices): HandlersFor<Routes> {
@@ -44,7 +44,7 @@ export function machineHandlers({ db, views, machines }: MachineServices): Handl
   const verb =
     (name: 'start' | 'pause' | 'resume' | 'remove') =>
     async ({ params }: { readonly params: { readonly machine: string } }, { actor, requestId }: Call) => {
-      const { machineId, job } = await machines()[name](actor, params.machine, { requestId });
+      const { machineId, job } = await (await machines())[name](actor, params.machine, { requestId });
       return acceptedAnswer(db, job.id, machineId);
     };
   const stopping =
@@ -56,7 +56,9 @@ export function machineHandlers({ db, views, machines }: MachineServices): Handl
       }: { readonly params: { readonly machine: string }; readonly body: { readonly graceMs: number } },
       { actor, requestId }: Call,
     ) => {
-      const { machineId, job } = await machines()[name](actor, params.machine, {
+      const { machineId, job } = await (
+        await machines()
+      )[name](actor, params.machine, {
         requestId,
         graceMs: body.graceMs,
       });
@@ -72,7 +74,7 @@ export function machineHandlers({ db, views, machines }: MachineServices): Handl
 
     async createMachine({ body }, { actor, requestId }) {
       const courseId = body.course === undefined ? null : await ownCourse(db, actor, body.course);
-      const { machineId, job } = await machines().create(actor, body, { requestId, courseId });
+      const { machineId, job } = await (await machines()).create(actor, body, { requestId, courseId });
       return acceptedAnswer(db, job.id, machineId);
     },
 
@@ -80,7 +82,7 @@ export function machineHandlers({ db, views, machines }: MachineServices): Handl
       const machine =
         gen === undefined || wait === 0
           ? await views.get(params.machine)
-          : await machines().waitForGen(params.machine, gen, wait * 1000);
+          : await (await machines()).waitForGen(params.machine, gen, wait * 1000);
       return answer(machine, { etag: machine.gen });
     },
 
@@ -92,23 +94,25 @@ export function machineHandlers({ db, views, machines }: MachineServices): Handl
     restartMachine: stopping('restart'),
 
     async runInMachine({ params, body }, { signal }) {
-      return machines().run(params.machine, body, { signal });
+      return (await machines()).run(params.machine, body, { signal });
     },
 
     async createExec({ params, body }, { actor }) {
-      return machines().createExec(actor, params.machine, body);
+      return (await machines()).createExec(actor, params.machine, body);
     },
 
     async getExec({ params }) {
-      return machines().getExec(params.machine, params.exec);
+      return (await machines()).getExec(params.machine, params.exec);
     },
 
     async getExecOutput({ params, query: { from } }) {
-      return (await machines().execOutput(params.machine, params.exec, { from })).bytes;
+      return (await (await machines()).execOutput(params.machine, params.exec, { from })).bytes;
     },
 
     async attachExec({ params, query }, { signal }) {
-      const stream = await machines().attach(params.machine, {
+      const stream = await (
+        await machines()
+      ).attach(params.machine, {
         exec: params.exec,
         ...attachOptions(query),
         signal,
@@ -117,22 +121,22 @@ export function machineHandlers({ db, views, machines }: MachineServices): Handl
     },
 
     async attachConsole({ params, query }, { signal }) {
-      const stream = await machines().attach(params.machine, { ...attachOptions(query), signal });
+      const stream = await (await machines()).attach(params.machine, { ...attachOptions(query), signal });
       return (socket) => attachSocket(socket, stream);
     },
 
     async readFile({ params, query: { path } }) {
-      return (await machines().readFile(params.machine, path)).bytes;
+      return (await (await machines()).readFile(params.machine, path)).bytes;
     },
 
     async writeFile({ params, query: { path, mode }, bytes }) {
       const data = await readWhole(bytes);
-      await machines().writeFile(params.machine, path, data, { mode: Number.parseInt(mode, 8) });
+      await (await machines()).writeFile(params.machine, path, data, { mode: Number.parseInt(mode, 8) });
       return undefined;
     },
 
     async getStats({ params }) {
-      return machines().stats(params.machine);
+      return (await machines()).stats(params.machine);
     },
   };
 }

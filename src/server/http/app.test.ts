@@ -146,3 +146,32 @@ test('too many requests are told when to come back', async () => {
     await limited.close();
   }
 });
+
+test('a write that names another version is refused: no update is lost', async () => {
+  await admin.client.createCourse({ params: {}, body: { name: 'os', title: 'first' } });
+  const read = await server.ask(admin, 'GET', '/v1/courses/os');
+  const etag = read.headers.get('etag') ?? '';
+  assert.match(etag, /^"\d+"$/);
+  const change = (title: string) =>
+    server.ask(admin, 'PATCH', '/v1/courses/os', { body: { title }, headers: { 'if-match': etag } });
+  const answers = await Promise.all(['second', 'third', 'fourth'].map(change));
+  assert.equal(answers.filter(({ status }) => status === 200).length, 1);
+  for (const answered of answers) if (answered.status !== 200) assertProblem(answered, 412, 'etag_mismatch');
+  const winner = answers.find(({ status }) => status === 200);
+  assert.notEqual(winner?.headers.get('etag'), etag);
+  const weak = { 'if-match': `W/${winner?.headers.get('etag')}` };
+  assert.equal(
+    (await server.ask(admin, 'PATCH', '/v1/courses/os', { body: { title: 'x' }, headers: weak })).status,
+    412,
+  );
+  const known = await server.ask(admin, 'GET', '/v1/courses/os', {
+    headers: { 'if-none-match': winner?.headers.get('etag') ?? '' },
+  });
+  assert.equal(known.status, 304);
+});
+
+test('the OpenAPI document is served', async () => {
+  const { status, body } = await server.ask(undefined, 'GET', '/openapi.json');
+  assert.equal(status, 200);
+  assert.ok(JSON.stringify(body).startsWith('{"openapi":"3.1.0"'));
+});

@@ -78,13 +78,10 @@ export function createApp(options: AppOptions): Hono<{ Bindings: Bindings }> {
 
   const refuse = ({ requestId, request, actor }: Exchange, thrown: unknown): Response => {
     const error = toCarrelError(thrown);
-    if (error.status >= 500 && error.code !== 'no_capacity')
-      log.error(error.message, {
-        requestId,
-        user: actor.name,
-        method: request.method,
-        error: error.cause ?? error,
-      });
+    const fields = { requestId, user: actor.name, method: request.method };
+    // A mistake of ours is told with its stack; what passes by itself is only noted.
+    if (error.code === 'internal') log.error(error.message, { ...fields, error: error.cause ?? error });
+    else if (error.status >= 500) log.warn(error.message, { ...fields, code: error.code });
     return new Response(request.method === 'HEAD' ? null : JSON.stringify(problemOf(error, requestId)), {
       status: error.status,
       headers: { ...securityHeaders, ...problemHeaders(error), 'x-request-id': requestId },
