@@ -1,5 +1,5 @@
 /** What the checks of one submission share. */
-import { readFile, writeFile } from 'node:fs/promises';
+import { chmod, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { CarrelError } from '#base/errors.ts';
 import type { SandboxReport, SandboxSpec, Sandboxes } from '#isolate/sandbox.ts';
@@ -28,11 +28,11 @@ export interface CheckContext {
   readonly abort: (reason: unknown) => void;
   /** Files of the build step, placed in the working directory of every run: [host path, path inside]. */
   readonly built: readonly Placed[];
-  /** C programs compiled, or being compiled, from this submission. */
+  /** Harness programs made ready, or being made ready, for this submission. */
   readonly programs: Map<string, Promise<Program>>;
 }
 
-/** Where a compiled program lies on the host, or why there is none. */
+/** Where a harness lies on the host, or why there is none. */
 export type Program = { readonly host: string } | Outcome;
 
 export interface Placed {
@@ -105,6 +105,17 @@ export function overlay(...layers: readonly (readonly Placed[])[]): Placed[] {
   return [...new Map(layers.flat().map((placed) => [placed.guest, placed])).values()];
 }
 
+/** One program per key, made at the first call for it. */
+export function programOf(
+  { programs }: CheckContext,
+  key: string,
+  make: () => Promise<Program>,
+): Promise<Program> {
+  const program = programs.get(key) ?? make();
+  programs.set(key, program);
+  return program;
+}
+
 /** Keeps bytes in the scratch directory under a name that is ours, not the submission's. */
 export async function keep(
   context: CheckContext,
@@ -114,5 +125,6 @@ export async function keep(
 ): Promise<string> {
   const path = join(context.scratch, name);
   await writeFile(path, bytes, { mode, flag: 'wx' });
+  await chmod(path, mode); // whatever the umask: the sandbox's user is nobody we know
   return path;
 }

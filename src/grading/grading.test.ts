@@ -92,12 +92,12 @@ test('dependents of a check that fails are skipped with its title', async () => 
 });
 
 const judged = (id: string, say: string) =>
-  `  - { id: ${id}, title: J, run: { argv: [echo, ${say}], judge: { argv: [python3, /tests/judge.py] } } }\n`;
+  `  - { id: ${id}, title: J, run: { argv: [echo, ${say}], judge: { argv: [python3, tests/judge.py] } } }\n`;
 
 test('a judge decides outside the sandbox of the run, with partial credit, and its own faults are no verdict', async () => {
   const judge = `import sys, pathlib
 tests, seen, feedback = map(pathlib.Path, sys.argv[1:4])
-assert not (pathlib.Path('/work/main.py')).exists()
+assert not pathlib.Path('main.py').exists()
 right = (tests / 'answer').read_text().split()
 given = sys.stdin.read().split()
 assert (seen / 'stdout').read_text().split() == given

@@ -4,6 +4,7 @@ import {
   type CheckContext,
   type Program,
   keep,
+  programOf,
   maxCollected,
   runSandbox,
   submittedWork,
@@ -58,18 +59,12 @@ async function compile(context: CheckContext, spec: CallSpec, signature: Signatu
   return { host: await keep(context, newId('exec'), file.data) };
 }
 
-/** Checks of one function share one compilation. */
-function compiledOnce(context: CheckContext, spec: CallSpec, signature: Signature): Promise<Program> {
-  const key = JSON.stringify([spec.file, spec.signature, spec.flags]);
-  const known = context.programs.get(key) ?? compile(context, spec, signature);
-  context.programs.set(key, known);
-  return known;
-}
-
 export function callC(context: CheckContext, spec: CallSpec, limits: Limits): Caller {
   const signature = parseSignature(spec.signature ?? '');
+  // checks of one function share one compilation
+  const key = JSON.stringify([spec.file, spec.signature, spec.flags]);
   return async (args) => {
-    const built = await compiledOnce(context, spec, signature);
+    const built = await programOf(context, key, () => compile(context, spec, signature));
     if ('verdict' in built) return built;
     const report = await runSandbox(context, {
       argv: [program],

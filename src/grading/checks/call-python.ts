@@ -1,14 +1,14 @@
 /** Python: harness/call.py loads the file, calls the function, and writes one line of JSON. */
-import { fileURLToPath } from 'node:url';
+import { readFile } from 'node:fs/promises';
 import { z } from 'zod';
-import { type CheckContext, runSandbox, submittedWork } from '../context.ts';
+import { type CheckContext, keep, programOf, runSandbox, submittedWork } from '../context.ts';
 import { value } from '../format/fields.ts';
 import type { CallSpec } from '../format/kinds.ts';
 import type { Limits } from '../format/limits.ts';
 import { formatValue, parseValue } from '../format/values.ts';
 import { type Answer, type Caller, answerOf } from './answer.ts';
 
-const harness = fileURLToPath(new URL('../harness/call.py', import.meta.url));
+const harness = new URL('../harness/call.py', import.meta.url);
 const inside = '/harness/call.py';
 
 /** -I: no user site, no environment; -B: no bytecode files. */
@@ -50,11 +50,15 @@ export function readPythonAnswer(line: string): Answer {
 export function callPython(context: CheckContext, spec: CallSpec, limits: Limits): Caller {
   return async (args) => {
     const request = `{"file": ${JSON.stringify(spec.file)}, "function": ${JSON.stringify(spec.function)}, "args": ${formatValue(args)}}`;
+    const program = await programOf(context, 'python', async () => ({
+      host: await keep(context, 'call.py', await readFile(harness), 0o644),
+    }));
+    if ('verdict' in program) return program;
     const report = await runSandbox(context, {
       argv: interpreter,
       limits,
       stdin: Buffer.from(request),
-      inputs: [{ host: harness, guest: inside }],
+      inputs: [{ host: program.host, guest: inside }],
       work: submittedWork(context),
     });
     return { report, answer: answerOf(report, readPythonAnswer) };

@@ -1,12 +1,12 @@
 /**
  * An author's program judges a run. It runs in a sandbox of its own, which the student's program never enters;
- * what the student's program left are read-only files. The protocol is that of Kattis output validators:
+ * what the student's program left are files for it. The protocol is that of Kattis output validators:
  *
- *     ARGV... /tests /observation /work  < the run's standard output
+ *     ARGV... tests observation feedback  < the run's standard output
  *
- * Exit status 42 accepts, 43 rejects; every other end is an error of the author. In /work it may leave
+ * Exit status 42 accepts, 43 rejects; every other end is an error of the author. It runs in a directory with these three; in feedback/ it may leave
  * `score.txt` (the part of the points, 0 to 1, after 42) and `judgemessage.txt` (one line for the student,
- * used where he may know what was expected). Below /observation: stdout, stderr, report.json, files/.
+ * used where he may know what was expected). Below observation/: stdout, stderr, report.json, files/.
  */
 import { mkdir, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
@@ -32,17 +32,17 @@ const rejected = 43;
 
 /** The run as files. Names come from lab.yaml and are safe; contents are the student's. */
 async function writeObservation(directory: string, report: SandboxReport, seen: RunSeen): Promise<void> {
-  await mkdir(join(directory, 'files'), { recursive: true });
-  const { end, usage } = report;
-  await writeFile(join(directory, 'stdout'), seen.stdout);
-  await writeFile(join(directory, 'stderr'), seen.stderr);
-  await writeFile(join(directory, 'report.json'), JSON.stringify({ end, usage }));
-  for (const { path, content, truncated } of seen.files) {
-    if (content === undefined || truncated) continue;
-    const target = join(directory, 'files', path);
+  const write = async (path: string, content: string | Uint8Array): Promise<void> => {
+    const target = join(directory, path);
     await mkdir(dirname(target), { recursive: true });
     await writeFile(target, content);
-  }
+  };
+  const { end, usage } = report;
+  await write('stdout', seen.stdout);
+  await write('stderr', seen.stderr);
+  await write('report.json', JSON.stringify({ end, usage }));
+  for (const { path, content, truncated } of seen.files)
+    if (content !== undefined && !truncated) await write(join('files', path), content);
 }
 
 /** A fraction in decimal notation. */
@@ -75,33 +75,37 @@ export async function judgeRun(
   reveal: boolean,
 ): Promise<Outcome> {
   const observation = join(context.scratch, newId('exec'));
+  const feedback = join(context.scratch, newId('exec'));
+  await mkdir(feedback);
   await writeObservation(observation, report, seen);
-  const limits = resolveLimits({ cpu: 10_000 }, spec.limits);
+  const limits = resolveLimits({ cpu: 10_000, disk: 256 * 2 ** 20 }, spec.limits);
+  const tests = { host: join(context.folder.directory, 'tests'), guest: 'tests' };
   const judging = await runSandbox(context, {
-    argv: [...spec.argv, '/tests', '/observation', '/work'],
+    argv: [...spec.argv, 'tests', 'observation', 'feedback'],
     limits,
     stdin: seen.stdout,
-    inputs: [
-      { host: observation, guest: '/observation' },
-      { host: join(context.folder.directory, 'tests'), guest: '/tests' },
+    // copied rather than bound: whatever their modes on this host, the judge can read them
+    work: [
+      { host: observation, guest: 'observation' },
+      { host: feedback, guest: 'feedback' },
+      ...(context.folder.tests.size > 0 ? [tests] : []),
     ],
-    work: [],
     collect: [
-      { path: 'score.txt', maxBytes: 100 },
-      { path: 'judgemessage.txt', maxBytes: 4096 },
+      { path: 'feedback/score.txt', maxBytes: 100 },
+      { path: 'feedback/judgemessage.txt', maxBytes: 4096 },
     ],
   });
   const stopped = stoppedByLimit(judging, limits);
   if (stopped) return noVerdict(`the judge ${stopped.reason}`);
   const text = (path: string): string | undefined => {
-    const content = judging.files.find((file) => file.path === path)?.data;
+    const content = judging.files.find((file) => file.path === `feedback/${path}`)?.data;
     return content === undefined ? undefined : Buffer.from(content).toString('utf8');
   };
   const status = judging.end.kind === 'exited' ? judging.end.status : -1;
-  const feedback = { score: text('score.txt'), message: text('judgemessage.txt') };
+  const left = { score: text('score.txt'), message: text('judgemessage.txt') };
   const said = oneLine(Buffer.from(judging.stderr).toString('utf8'));
   return (
-    verdictOfJudge(status, feedback, reveal) ??
+    verdictOfJudge(status, left, reveal) ??
     noVerdict(
       `the judge ${describeEnd(judging)}, which is neither 42 nor 43${said === '' ? '' : `: ${said}`}`,
     )

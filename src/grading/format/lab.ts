@@ -2,7 +2,7 @@
 import type { Visibility } from '#contract/schemas/labs.ts';
 import type { Parsed } from './document.ts';
 import { type BuildSpec, type CallSpec, type ObserveSpec, type RunSpec, subjectOf } from './kinds.ts';
-import { type Limits, resolveLimits } from './limits.ts';
+import { type LimitFields, type Limits, resolveLimits } from './limits.ts';
 import { sharePoints, sumPoints } from './points.ts';
 import type { CheckFields, Expected, LabFields, StartStep, SubmitFields } from './schema.ts';
 
@@ -85,6 +85,33 @@ function problemsOfKinds(lab: LabFields): Problem[] {
   return problems;
 }
 
+/** Inside, the submission is copied into the working directory: an author's limit must leave room for it. */
+function problemsOfLimits({ submit, limits, build, checks }: LabFields): Problem[] {
+  const rooms: [PropertyKey[], LimitFields | undefined][] = [
+    [['build', 'limits'], build?.limits],
+    ...checks.map((check, index): [PropertyKey[], LimitFields | undefined] => [
+      ['checks', index, 'limits'],
+      check.limits,
+    ]),
+  ];
+  return rooms
+    .flatMap(([path, own]) => {
+      const { tmpBytes, tmpFiles } = resolveLimits(limits, own);
+      const at = own?.disk !== undefined || own?.files !== undefined ? path : ['limits'];
+      if (tmpBytes < 2 * submit.totalSize)
+        return [
+          {
+            path: at,
+            message: 'leave too little disk: it must be at least twice the submission’s totalSize',
+          },
+        ];
+      if (tmpFiles < 2 * submit.maxFiles)
+        return [{ path: at, message: 'leave too few files: at least twice the submission’s maxFiles' }];
+      return [];
+    })
+    .slice(0, 1);
+}
+
 /** The points of each check, or what is wrong with them. */
 function pointsOf({ points, checks }: LabFields): { shares: readonly number[]; total: number } | Problem {
   const given = checks.map((check) => check.points).filter((each) => each !== undefined);
@@ -108,6 +135,7 @@ export function resolveLab({ value: lab, complain }: Parsed<LabFields>): LabDefi
   const problems = [
     ...problemsOfNeeds(lab.checks),
     ...problemsOfKinds(lab),
+    ...problemsOfLimits(lab),
     ...('path' in points ? [points] : []),
   ];
   if (problems.length > 0 || 'path' in points) throw complain(problems);

@@ -40,9 +40,6 @@ export function scored(fraction: number, reason: string): Outcome {
   return fraction <= 0 ? failed(reason) : { verdict: 'partial', fraction, reason };
 }
 
-/** Is the check, for whoever needs it, fulfilled? */
-export const isPassed = ({ verdict }: Outcome): boolean => verdict === 'passed';
-
 export function usageOf({ usage }: SandboxReport): Usage {
   return { wallMs: usage.wallMs, cpuMs: usage.cpuMs, memoryBytes: usage.peakMemoryBytes };
 }
