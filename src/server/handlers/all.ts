@@ -1,6 +1,9 @@
 /** All operations, wired. The return type demands every one of the contract's: a missing handler does not compile. */
 import type { Operation } from '#contract/api.ts';
 import type { LabFolders } from '#classroom/folders.ts';
+import { gradeSubmissionKind, regradeKind } from '#classroom/kinds.ts';
+import { getRegrade } from '#classroom/regrades.ts';
+import { getSubmission } from '#classroom/submissions.ts';
 import type { BlobStore } from '#images/blobs.ts';
 import type { Machines } from '#machines/service.ts';
 import type { Views } from '#machines/list.ts';
@@ -47,19 +50,39 @@ export function createHandlers(
   };
 }
 
-/** Operations that answer with nothing but the job and the id of what it works on. */
-const acceptedOperations: ReadonlySet<Operation> = new Set(['createMachine', 'buildImage']);
-
-/** The answer of a request whose daemon died after the work: its job is found by the request id. */
-export function recoverAnswers({ store: { db } }: Pick<Services, 'store'>) {
-  return async (operation: Operation, actor: Actor, requestId: string): Promise<unknown> => {
-    if (!acceptedOperations.has(operation)) return undefined;
-    const job = await db
+/** The answer of a request whose job was made, found by the request id: the daemon or the database died in between. */
+export function recoverAnswers({ store: { db }, folders, blobs }: Services) {
+  const findJob = (actor: Actor, requestId: string, kind?: string) =>
+    db
       .selectFrom('jobs')
-      .select(['id', 'resources'])
+      .select(['id', 'args', 'resources'])
       .where('request_id', '=', requestId)
       .where('requester', '=', actor.id)
+      .$if(kind !== undefined, (query) => query.where('kind', '=', kind ?? ''))
+      .orderBy('seq', 'desc')
+      .limit(1)
       .executeTakeFirst();
-    return job && { job: await getJobView(db, job.id), id: resourceIds(job.resources)[0] ?? null };
+
+  return async (operation: Operation, actor: Actor, requestId: string): Promise<unknown> => {
+    if (operation === 'createMachine' || operation === 'buildImage') {
+      const job = await findJob(actor, requestId);
+      return job && { job: await getJobView(db, job.id), id: resourceIds(job.resources)[0] ?? null };
+    }
+    if (operation === 'submit') {
+      const job = await findJob(actor, requestId, gradeSubmissionKind.kind);
+      if (!job) return undefined;
+      const { submissionId } = gradeSubmissionKind.args.parse(job.args);
+      // the answer of a submission is made at once: it has no grade that could be hidden
+      const viewer = { staff: false, now: new Date() };
+      const submission = await getSubmission({ db, folders, blobs }, submissionId, viewer);
+      return { submission, job: await getJobView(db, job.id) };
+    }
+    if (operation === 'createRegrade') {
+      const job = await findJob(actor, requestId, regradeKind.kind);
+      if (!job) return undefined;
+      const { regradeId } = regradeKind.args.parse(job.args);
+      return { regrade: await getRegrade(db, regradeId), job: await getJobView(db, job.id) };
+    }
+    return undefined;
   };
 }

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { sleep } from '#base/deadline.ts';
+import { CarrelError } from '#base/errors.ts';
 import { problem } from '#contract/schemas/common.ts';
 import { json } from '#store/columns.ts';
 import type { TestCluster } from '#store/testing.ts';
@@ -12,6 +13,9 @@ let server: TestServer;
 let ada: Person;
 let made = 0;
 let failing = false;
+/** The work is done, and then an error comes: a commit whose acknowledgement was lost. */
+let losing = false;
+let lostRequest = '';
 
 before(async () => {
   cluster = await startTestCluster();
@@ -19,13 +23,18 @@ before(async () => {
     app: {
       checkReplies: false,
       recover: async (_, __, requestId) =>
-        requestId === 'request-before-the-crash' ? jsonAnswer('{"made":"before"}') : undefined,
+        requestId === 'request-before-the-crash' || requestId === lostRequest
+          ? jsonAnswer('{"made":"before"}')
+          : undefined,
     },
     handlers: () => ({
-      async createMachine() {
+      async createMachine(_, { requestId }) {
         await sleep(50);
         if (failing) throw new Error('no');
         made += 1;
+        if (losing) lostRequest = requestId;
+        if (losing)
+          throw new CarrelError('unavailable', 'the connection was lost while the change was saved');
         return jsonAnswer(JSON.stringify({ made }), { location: `/v1/jobs/${made}` });
       },
     }),
@@ -75,6 +84,16 @@ test('after an error the key is free again', async () => {
   assert.equal((await make('key-3')).status, 500);
   failing = false;
   assert.equal((await make('key-3')).status, 202);
+});
+
+test('an error after the work does not make it be done twice', async () => {
+  const before = made;
+  losing = true;
+  const first = await make('key-lost');
+  losing = false;
+  assert.deepEqual([first.status, first.body], [202, { made: 'before' }]);
+  assert.deepEqual((await make('key-lost')).body, { made: 'before' });
+  assert.equal(made, before + 1);
 });
 
 test('after 24 hours a key is new', async () => {

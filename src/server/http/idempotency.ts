@@ -1,10 +1,11 @@
 /**
  * `Idempotency-Key`: the same user, key and request get the first answer again for 24 hours.
  *
- * The key is claimed (committed) before the work and gets the answer after it; an error gives it back, for then
- * nothing was made. Between work and answer the daemon may die: the claim names the daemon's run and the request
- * id, so the next daemon finds the job that was made under that request id and answers with it, or does the work
- * if there is none. A parallel request with the same key waits for the first.
+ * The key is claimed (committed) before the work and gets the answer after it. Between work and answer the daemon or
+ * the database may die: the claim names the daemon's run and the request id, so whoever has the key next finds the
+ * job that was made under that request id and answers with it, or does the work if there is none. An error is no
+ * proof that nothing was made (the acknowledgement of the commit may be what was lost), so the key is given back
+ * only after that look. A parallel request with the same key waits for the first.
  */
 import { createHash } from 'node:crypto';
 import { sleep } from '#base/deadline.ts';
@@ -32,12 +33,16 @@ export interface IdempotentRequest {
   readonly requestId: string;
 }
 
+type Work = () => Promise<KeptAnswer>;
+/** The answer of an earlier request whose work was done, found by its request id. */
+type Recover = (requestId: string) => Promise<KeptAnswer | undefined>;
+
 export interface Idempotency {
   /** Runs `work`, or gives the answer of the first request with this key. */
   once(
     request: IdempotentRequest,
-    work: () => Promise<KeptAnswer>,
-    recover: (requestId: string) => Promise<KeptAnswer | undefined>,
+    work: Work,
+    recover: Recover,
   ): Promise<{ readonly answer: KeptAnswer; readonly replayed: boolean }>;
 }
 
@@ -63,6 +68,8 @@ export function checkKey(key: string): string {
   throw new CarrelError('invalid_request', 'Idempotency-Key: 1 to 128 visible ASCII characters, please');
 }
 
+const idOf = ({ userId, key }: IdempotentRequest): string => `${userId} ${key}`;
+
 export function createIdempotency({ db, run = newId('exec') }: { db: Db; run?: string }): Idempotency {
   const finish = async ({ userId, key }: IdempotentRequest, answer: KeptAnswer): Promise<void> => {
     await db
@@ -73,29 +80,31 @@ export function createIdempotency({ db, run = newId('exec') }: { db: Db; run?: s
       .execute();
   };
 
+  /** Our claims of which we could not find out what became of them, because the database was away. */
+  const doubtful = new Set<string>();
+
+  const hold = (db: Db, { userId, key }: IdempotentRequest, requestId: string) =>
+    db
+      .updateTable('idempotency')
+      .set({ response: json({ run, requestId }) })
+      .where('user_id', '=', userId)
+      .where('key', '=', key);
+
   /** Claims the key for this run; undefined if it is ours now. */
   const take = (request: IdempotentRequest): Promise<IdempotencyRow | undefined> =>
     transaction(db, async (tx) => {
       const first = await claimIdempotency(tx, request);
-      if (first) return first;
-      await tx
-        .updateTable('idempotency')
-        .set({ response: json({ run, requestId: request.requestId }) })
-        .where('user_id', '=', request.userId)
-        .where('key', '=', request.key)
-        .execute();
-      return undefined;
+      if (!first) await hold(tx, request, request.requestId).execute();
+      return first;
     });
 
-  /** Takes over a claim whose daemon is dead; false if somebody else was faster. */
-  const takeOver = async (request: IdempotentRequest, deadRun: string): Promise<boolean> => {
-    const result = await db
-      .updateTable('idempotency')
-      .set({ response: json({ run, requestId: request.requestId }) })
-      .where('user_id', '=', request.userId)
-      .where('key', '=', request.key)
+  /** Takes over a claim that nobody works for any more; false if somebody else was faster. */
+  const takeOver = async (request: IdempotentRequest, held: z.output<typeof claim>): Promise<boolean> => {
+    if (held.run === run) return doubtful.delete(idOf(request));
+    // The request id stays: until we have looked, it is the only way to what was made.
+    const result = await hold(db, request, held.requestId)
       .where('status', 'is', null)
-      .where(sql`response->>'run'`, '=', deadRun)
+      .where(sql`response->>'run'`, '=', held.run)
       .executeTakeFirst();
     return result.numUpdatedRows > 0n;
   };
@@ -104,19 +113,45 @@ export function createIdempotency({ db, run = newId('exec') }: { db: Db; run?: s
     await db.deleteFrom('idempotency').where('user_id', '=', userId).where('key', '=', key).execute();
   };
 
-  const perform = async (
-    request: IdempotentRequest,
-    work: () => Promise<KeptAnswer>,
-  ): Promise<KeptAnswer> => {
-    let answer: KeptAnswer;
+  /** Does what a claim of ours needs; where that fails, the next request with this key goes on from here. */
+  const settle = async <T>(request: IdempotentRequest, work: () => Promise<T>): Promise<T> => {
     try {
-      answer = await work();
+      return await work();
     } catch (error) {
-      await release(request);
+      doubtful.add(idOf(request));
       throw error;
     }
-    await finish(request, answer);
-    return answer;
+  };
+
+  const perform = async (request: IdempotentRequest, work: Work, recover: Recover): Promise<KeptAnswer> => {
+    try {
+      const answer = await work();
+      await settle(request, () => finish(request, answer));
+      return answer;
+    } catch (error) {
+      if (doubtful.has(idOf(request))) throw error;
+      const made = await settle(request, () => recover(request.requestId)).catch(() => undefined);
+      if (doubtful.has(idOf(request))) throw error;
+      await settle(request, () => (made ? finish(request, made) : release(request)));
+      if (made) return made;
+      throw error;
+    }
+  };
+
+  /** After `takeOver`: what was made is found by the old request id; else it is made now, under the new one. */
+  const resume = async (
+    request: IdempotentRequest,
+    requestId: string,
+    work: Work,
+    recover: Recover,
+  ): Promise<{ readonly answer: KeptAnswer; readonly replayed: boolean }> => {
+    const made = await settle(request, async () => {
+      const found = await recover(requestId);
+      await (found ? finish(request, found) : hold(db, request, request.requestId).execute());
+      return found;
+    });
+    if (made) return { answer: made, replayed: true };
+    return { answer: await perform(request, work, recover), replayed: false };
   };
 
   return {
@@ -124,17 +159,11 @@ export function createIdempotency({ db, run = newId('exec') }: { db: Db; run?: s
       const end = performance.now() + WAIT_MS;
       for (let pause = 20; ; pause = Math.min(pause * 2, 500)) {
         const first = await take(request);
-        if (!first) return { answer: await perform(request, work), replayed: false };
+        if (!first) return { answer: await perform(request, work, recover), replayed: false };
         if (first.status !== null) return { answer: keptAnswer.parse(first.response), replayed: true };
         const held = claim.safeParse(first.response);
-        if (held.success && held.data.run !== run && (await takeOver(request, held.data.run))) {
-          const answer = await recover(held.data.requestId);
-          if (answer) {
-            await finish(request, answer);
-            return { answer, replayed: true };
-          }
-          return { answer: await perform(request, work), replayed: false };
-        }
+        if (held.success && (await takeOver(request, held.data)))
+          return await resume(request, held.data.requestId, work, recover);
         if (performance.now() + pause > end)
           throw new CarrelError(
             'wrong_state',
