@@ -29,6 +29,20 @@ after(async () => {
   rmSync(dataDir, { recursive: true, force: true });
 });
 
+/** The cluster, adopted or started, and a store on it; afterwards it runs on, unwatched. */
+async function openCluster() {
+  const cluster = await startCluster({ dataDir, user });
+  const store = openStore({ connection: cluster.connection });
+  return {
+    cluster,
+    store,
+    async [Symbol.asyncDispose]() {
+      cluster.leave();
+      await store.close();
+    },
+  };
+}
+
 async function query(store: Store, text: string): Promise<unknown[]> {
   return (await sql.raw(text).execute(store.db)).rows;
 }
@@ -38,7 +52,8 @@ async function dies(pid: number): Promise<void> {
 }
 
 test('the cluster is private: own user, 0700, one socket, no network', async () => {
-  const cluster = await startCluster({ dataDir, user });
+  await using open = await openCluster();
+  const { cluster, store } = open;
   assert.equal(cluster.adopted, false);
   for (const directory of ['pg', 'run/pg']) {
     const { mode, uid } = statSync(join(dataDir, directory));
@@ -47,11 +62,8 @@ test('the cluster is private: own user, 0700, one socket, no network', async () 
   const status = readFileSync(`/proc/${cluster.pid}/status`, 'utf8');
   assert.match(status, new RegExp(`^Uid:\\t${user.uid}\\t${user.uid}\\t`, 'm'));
   assert.match(status, new RegExp(`^Groups:\\s*(${user.gid})?\\s*$`, 'm'));
-  const store = openStore({ connection: cluster.connection });
   assert.deepEqual(await query(store, 'show listen_addresses'), [{ listen_addresses: '' }]);
   assert.deepEqual(await query(store, 'show fsync'), [{ fsync: 'on' }]);
-  await store.close();
-  cluster.leave();
 });
 
 test('a surviving server is adopted with its pid, also by two at once', async () => {
@@ -63,8 +75,8 @@ test('a surviving server is adopted with its pid, also by two at once', async ()
 });
 
 test('kill -9 of the server during writes: it is started again, the pool recovers, nothing acknowledged is lost', async () => {
-  const cluster = await startCluster({ dataDir, user });
-  const store = openStore({ connection: cluster.connection });
+  await using open = await openCluster();
+  const { cluster, store } = open;
   await query(store, 'create table written (id integer primary key)');
   const acknowledged = new Set<number>();
   let next = 0;
@@ -101,13 +113,11 @@ test('kill -9 of the server during writes: it is started again, the pool recover
     [],
   );
   assert.ok(unknown < 40, `${unknown} writes without an answer`);
-  await store.close();
-  cluster.leave();
 });
 
 test('notifications are heard again after the server was killed, and every listener is called once for the gap', async () => {
-  const cluster = await startCluster({ dataDir, user });
-  const store = openStore({ connection: cluster.connection });
+  await using open = await openCluster();
+  const { cluster, store } = open;
   const heard: string[] = [];
   const unlisten = await store.listen('carrel_test', (payload) => heard.push(payload));
   await sql`select pg_notify('carrel_test', 'one')`.execute(store.db);
@@ -118,16 +128,16 @@ test('notifications are heard again after the server was killed, and every liste
   await until(5000, 'the second', () => (heard.includes('two') ? true : undefined));
   unlisten();
   assert.deepEqual(heard, ['one', '', 'two']);
-  await store.close();
-  cluster.leave();
 });
 
 test('a read waits for a server that is away; a transaction that was not being committed is run again', async () => {
-  const cluster = await startCluster({ dataDir, user });
-  const store = openStore({ connection: cluster.connection });
+  await using open = await openCluster();
+  const { cluster, store } = open;
   await query(store, 'select 1');
-  process.kill(cluster.pid, 'SIGKILL');
+  const { pid } = cluster;
+  process.kill(pid, 'SIGKILL');
   assert.deepEqual(await query(store, 'select 1 as one'), [{ one: 1 }]);
+  await until(20_000, 'another server', () => (cluster.pid === pid ? undefined : true));
   let runs = 0;
   const value = await transaction(store.db, async (tx) => {
     runs += 1;
@@ -143,8 +153,6 @@ test('a read waits for a server that is away; a transaction that was not being c
   assert.equal(value, 2);
   const { rows } = await sql<{ id: number }>`select id from written where id < 0`.execute(store.db);
   assert.deepEqual(rows, [{ id: -2 }]);
-  await store.close();
-  cluster.leave();
 });
 
 // PostgreSQL takes a living pid of its own user for a server, and rightly does not start: then only a dead one is stale.
@@ -171,8 +179,8 @@ test('a server that is just ending is waited for', async () => {
   const pid = findPostmaster(join(dataDir, 'pg'))?.pid;
   assert.ok(pid !== undefined);
   process.kill(pid, 'SIGTERM');
-  const cluster = await startCluster({ dataDir, user });
-  const store = openStore({ connection: cluster.connection });
+  await using open = await openCluster();
+  const { cluster, store } = open;
   assert.deepEqual(await query(store, 'select 1 as one'), [{ one: 1 }]);
   await store.close();
   await cluster.stop();
@@ -194,16 +202,14 @@ test('a URL names a database as well, and only a set one does', async () => {
 });
 
 test('a transaction inside a transaction is part of it', async () => {
-  const cluster = await startCluster({ dataDir, user });
-  const store = openStore({ connection: cluster.connection });
+  await using open = await openCluster();
+  const { store } = open;
   const outer = transaction(store.db, async (tx) => {
     await transaction(tx, (inner) => sql`insert into written values (1000000)`.execute(inner));
     throw new Error('changed my mind');
   });
   await assert.rejects(outer, /changed my mind/);
   assert.deepEqual(await query(store, 'select id from written where id = 1000000'), []);
-  await store.close();
-  cluster.leave();
 });
 
 test('stop ends a server that has connections open', async () => {
