@@ -13,6 +13,7 @@ import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { fileURLToPath } from 'node:url';
+import { sql } from 'kysely';
 import { z } from 'zod';
 import { until } from '#base/deadline.ts';
 import { newId } from '#base/ids.ts';
@@ -171,6 +172,7 @@ try {
     maxConnections: 2,
   });
   const { admins, staff } = await fill(store.db);
+  await sql`analyze`.execute(store.db); // what autovacuum does within a minute
   await store.close();
   const port = Number(new URL(url).port);
   const rows = [];

@@ -5,8 +5,10 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { CarrelError } from '#base/errors.ts';
 import { createLogger } from '#base/log.ts';
+import { formatAddress } from '#fabric/addresses.ts';
 import { runDoorman, type DoormanEnd } from '#fabric/doorman.ts';
 import type { Endpoint } from '#fabric/listeners.ts';
+import { resolverAddress } from '#fabric/uplink.ts';
 import { writeFileAtomicSync } from '#host/files.ts';
 import { addressPath } from '../connection.ts';
 import { tailOf } from './ready.ts';
@@ -27,18 +29,41 @@ export function urlOf({ host, port }: Endpoint): string {
   return `http://${reached}:${port}`;
 }
 
+/**
+ * The daemon's command. It sees the uplink's name server instead of the host's: image builds fetch packages.
+ * The mount namespace for that is a slave of the host's: disks mounted later appear in it.
+ */
+function daemonArgv({ data, uplink }: CloudOptions): [string, ...string[]] {
+  const daemon = [process.execPath, ...nodeFlags, program('../../server/main.ts'), '--data', data] as const;
+  if (!uplink) return [...daemon];
+  const resolver = join(data, 'run', 'resolv.conf');
+  writeFileAtomicSync(resolver, `nameserver ${formatAddress(resolverAddress)}\n`, { mode: 0o644 });
+  return [
+    'unshare',
+    '--mount',
+    '--propagation',
+    'slave',
+    '--',
+    '/bin/sh',
+    program('with-resolver.sh'),
+    resolver,
+    ...daemon,
+  ];
+}
+
 /** Runs the cloud in this process until SIGINT, SIGTERM or `signal`. `started` is called with its address. */
 export async function runCloud(
-  { data, listen, uplink }: CloudOptions,
+  options: CloudOptions,
   { started, signal }: { started: (url: string) => void; signal?: AbortSignal },
 ): Promise<DoormanEnd> {
-  mkdirSync(join(data, 'log'), { recursive: true, mode: 0o700 });
+  const { data, listen, uplink } = options;
+  for (const name of ['log', 'run']) mkdirSync(join(data, name), { recursive: true, mode: 0o700 });
   const log = openSync(join(data, 'log', 'doorman.log'), 'a', 0o600);
   try {
     return await runDoorman({
       dataDirectory: data,
       listen: [{ name: 'http', ...listen }],
-      argv: [process.execPath, ...nodeFlags, program('../../server/main.ts'), '--data', data],
+      argv: daemonArgv(options),
       env: { ...process.env, CARREL_DATA: data },
       uplink: uplink ? 'pasta' : 'none',
       giveUpAfter: 5,
