@@ -122,9 +122,7 @@ function zsh(): string {
     );
     const wish = fileWish(spec);
     const files = wish === 'file' ? '_files' : wish === 'directory' ? '_files -/' : ':';
-    const pattern = spellings(spec)
-      .map((path) => quote(path.includes(' ') ? path : `${path}`))
-      .join('|');
+    const pattern = spellings(spec).map(quote).join('|');
     return `    ${pattern}) candidates=(${described(words)}); [[ $PREFIX == -* ]] && _describe -o 'option' candidates || ${files} ;;`;
   });
   return `#compdef carrel

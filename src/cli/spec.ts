@@ -35,7 +35,7 @@ export interface Context {
   readonly args: Arguments;
   readonly out: Output;
   /** Opens the connection that the options, the environment or the saved login name. */
-  connect(): Promise<Connection>;
+  readonly connect: () => Promise<Connection>;
 }
 
 /** Returns an exit status other than 0 where the command has one of its own (exec, test, doctor). */

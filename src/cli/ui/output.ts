@@ -8,7 +8,7 @@ export interface Output {
   readonly json: boolean;
   readonly paint: Paint;
   /** A state's word in its colour. */
-  state(word: string): string;
+  readonly state: (word: string) => string;
   /** The result: as JSON with --json, else what `render` makes of it. */
   result<T>(value: T, render: (value: T) => string): void;
   /** A list as a table, or as JSON; `none` is said where there is nothing. */
