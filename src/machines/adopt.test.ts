@@ -1,5 +1,7 @@
 /** What outlives the daemon, and consoles: many readers, one writer, offsets. */
 import assert from 'node:assert/strict';
+import { rmSync } from 'node:fs';
+import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { until, within } from '#base/deadline.ts';
 import { isCarrelError } from '#base/errors.ts';
@@ -128,3 +130,29 @@ test('machines, consoles and programs outlive the daemon, and are found again', 
   assert.equal(output.total, ended.outputBytes);
   await bed.done(bed.machines.remove(anna, id));
 });
+
+test(
+  'a keeper that lives but cannot be reached is told, never doubled, and can be replaced',
+  { skip },
+  async () => {
+    const id = await bed.make(anna);
+    const { db } = bed.store;
+    const row = () =>
+      db.selectFrom('machines').select(['keeper', 'gen']).where('id', '=', id).executeTakeFirstOrThrow();
+    const { keeper, gen } = await row();
+    assert.ok(keeper);
+    await bed.suspend();
+    rmSync(join(bed.dataDirectory, 'machines', id, 'keeper.sock'));
+    await bed.resume();
+    assert.ok(isAlive(keeper));
+    const doubted = await bed.machines.waitForGen(id, gen, 10_000);
+    assert.equal(doubted.state, 'failed');
+    assert.equal(doubted.failure?.code, 'machine_lost');
+    assert.ok(isAlive(keeper), 'doubt ends nothing');
+    await bed.done(bed.machines.start(anna, id));
+    assert.ok(!isAlive(keeper), 'the old one is gone before there is a new one');
+    const reply = await bed.machines.run(id, runRequest.parse({ argv: ['true'] }));
+    assert.deepEqual(reply.end, { kind: 'exited', status: 0 });
+    await bed.done(bed.machines.remove(anna, id));
+  },
+);

@@ -32,6 +32,8 @@ export interface Cloud {
   readonly interrupts: Map<string, AbortController>;
   /** Machines that this process uses for one piece of work (fresh.ts). */
   readonly fresh: Set<string>;
+  /** How often in a row the keeper of a machine could not be reached though it lives. */
+  readonly unreachable: Map<string, number>;
 }
 
 export function driverFor(cloud: Cloud, row: Pick<Row, 'driver'>): Driver {

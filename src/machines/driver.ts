@@ -132,12 +132,16 @@ export interface Driver {
   start(spec: MachineSpec): Promise<RunningMachine>;
   /** The machine if it runs; never starts anything. Throws `machine_lost` when that cannot be known. */
   adopt(spec: MachineSpec): Promise<RunningMachine | undefined>;
+  /** Ends whatever of it runs by force, also when `adopt` cannot reach it. */
+  kill(spec: Pick<MachineSpec, 'id' | 'directory'>): Promise<void>;
   /** What a machine without processes leaves behind (link, cgroup, loop device); the disk stays. */
   tidy(spec: MachineSpec): Promise<void>;
   /** Everything, disk included; the machine is not running. */
   remove(spec: MachineSpec): Promise<void>;
   /** A program started by `exec`: its output is there as long as the directory. */
   openExec(spec: Pick<MachineSpec, 'id' | 'directory'>, execId: string): Promise<Terminal>;
+  /** Throws away what is kept of a program that has ended. */
+  dropExec(spec: Pick<MachineSpec, 'id' | 'directory'>, execId: string): Promise<void>;
   /** Ids of machines of which something exists on this host (directories, cgroups, links), with or without a row. */
   traces(): Promise<ReadonlySet<string>>;
   /** Removes what `traces` found of a machine that has no row. */

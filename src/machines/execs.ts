@@ -34,8 +34,10 @@ export interface Execs {
   detachAll(): void;
 }
 
-/** Each keeps 2 MiB of output and a small process while it runs. */
+/** Each keeps 2 MiB of output, and a small process while it runs. */
 const maxUnfinished = 32;
+/** Of programs that have ended, the output of this many is kept, the latest; how they ended is kept of all. */
+const maxKept = 32;
 
 export function openExecs(cloud: Cloud): Execs {
   const streams = openStreams();
@@ -63,6 +65,7 @@ export function openExecs(cloud: Cloud): Execs {
             hint: 'wait until some have ended, or use run',
           },
         );
+      await dropOld(cloud, machineId);
       const row = await insertExec(cloud.db, {
         machine_id: machineId,
         argv: json<readonly string[]>(wanted.argv),
@@ -80,9 +83,10 @@ export function openExecs(cloud: Cloud): Execs {
     },
     async getExec(machineId, execId) {
       const { row, open } = await find(machineId, execId);
+      if (row.ended_at !== null) return viewOf(row, row.exit?.['outputBytes']);
       using terminal = disposable(await open());
       const { total } = terminal.it.read(0, 0);
-      return viewOf(await settle(cloud, row, terminal.it.end), total);
+      return viewOf(await settle(cloud, row, terminal.it), total);
     },
     async execOutput(machineId, execId, { from } = {}) {
       const { open } = await find(machineId, execId);
@@ -128,11 +132,29 @@ function readKept(terminal: Terminal, from: number | undefined): ExecOutput {
 }
 
 /** Writes down how a program ended, once that is known. */
-async function settle(cloud: Cloud, row: ExecRow, end: ProgramEnd | undefined): Promise<ExecRow> {
-  if (row.ended_at !== null || end === undefined) return row;
-  const ended = { ended_at: new Date(), exit: exitOf(end) };
+async function settle(cloud: Cloud, row: ExecRow, terminal: Terminal): Promise<ExecRow> {
+  if (row.ended_at !== null || terminal.end === undefined) return row;
+  const { total } = terminal.read(0, 0);
+  const ended = { ended_at: new Date(), exit: exitOf(terminal.end, total) };
   await updateExec(cloud.db, row.id, { ended_at: ended.ended_at, exit: json(ended.exit) });
   return { ...row, ...ended };
+}
+
+/** Else somebody could fill the host's disk by starting programs. */
+async function dropOld(cloud: Cloud, machineId: string): Promise<void> {
+  const old = await cloud.db
+    .selectFrom('execs')
+    .select('id')
+    .where('machine_id', '=', machineId)
+    .where('ended_at', 'is not', null)
+    .orderBy('created_at', 'desc')
+    .offset(maxKept - 1)
+    .limit(8) // those before them went when they were the oldest
+    .execute();
+  if (old.length === 0) return;
+  const driver = driverFor(cloud, await selectMachine(cloud.db, machineId));
+  for (const { id } of old)
+    await driver.dropExec({ id: machineId, directory: join(cloud.directory, machineId) }, id);
 }
 
 async function countUnfinished(cloud: Cloud, machineId: string): Promise<number> {
@@ -161,14 +183,14 @@ async function settleExecs(cloud: Cloud, machineId: string): Promise<void> {
         row.id,
       ),
     );
-    await settle(cloud, row, terminal.it.end);
+    await settle(cloud, row, terminal.it);
   }
 }
 
-function exitOf(end: ProgramEnd): ExecExit {
-  if (end.kind === 'exited') return { status: end.status, signal: null };
-  if (end.kind === 'signaled') return { status: null, signal: end.signal };
-  return { status: null, signal: null, reason: end.reason };
+function exitOf(end: ProgramEnd, outputBytes: number): ExecExit {
+  if (end.kind === 'exited') return { status: end.status, signal: null, outputBytes };
+  if (end.kind === 'signaled') return { status: null, signal: end.signal, outputBytes };
+  return { status: null, signal: null, reason: end.reason, outputBytes };
 }
 
 const reasons = ['cpu', 'wall', 'memory', 'output', 'cancelled'] as const;
@@ -179,7 +201,7 @@ function endOf(exit: ExecExit): ProgramEnd {
   return { kind: 'killed', reason: reasons.find((reason) => reason === exit.reason) ?? 'cancelled' };
 }
 
-function viewOf(row: ExecRow, outputBytes: number): Exec {
+function viewOf(row: ExecRow, outputBytes: unknown): Exec {
   return {
     id: row.id,
     machineId: row.machine_id,
@@ -188,6 +210,6 @@ function viewOf(row: ExecRow, outputBytes: number): Exec {
     startedAt: (row.started_at ?? row.created_at).toISOString(),
     endedAt: row.ended_at?.toISOString() ?? null,
     end: row.exit ? endOf(row.exit) : null,
-    outputBytes,
+    outputBytes: typeof outputBytes === 'number' ? outputBytes : 0,
   };
 }

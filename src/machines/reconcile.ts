@@ -17,7 +17,7 @@ import type { EndReport, RunningMachine } from './driver.ts';
 import { carryOut, eventOf, jobKey } from './jobs.ts';
 import { requestVerb } from './requests.ts';
 import { activityOf, changeMachine, configOf } from './rows.ts';
-import { undo } from './work.ts';
+import { endAll, undo } from './work.ts';
 
 /** What one pass changed, for the log and for tests. */
 export interface ReconcileReport {
@@ -178,7 +178,7 @@ async function hasJob(cloud: Cloud, { id, gen }: Row): Promise<boolean> {
 async function confirmRunning(cloud: Cloud, row: Row, report: ReconcileReport): Promise<void> {
   let machine: RunningMachine | undefined = cloud.living.get(row.id);
   if (!machine) {
-    machine = await driverFor(cloud, row).adopt(await specOf(cloud, row));
+    machine = await adoptOrDoubt(cloud, row);
     if (!machine) {
       report.corrected += 1;
       await writeEnd(cloud, row, { end: null, outOfMemory: false });
@@ -193,16 +193,54 @@ async function confirmRunning(cloud: Cloud, row: Row, report: ReconcileReport): 
   await write(cloud, row, { state }, `machine.${state === 'paused' ? 'paused' : 'resumed'}`);
 }
 
+/** After this many vain attempts to reach a keeper that lives, its machine is called failed. */
+const doubts = 3;
+
+/**
+ * Adopts it. A keeper that lives and does not answer is no dead one: nothing is started or ended because of it,
+ * but after some time people are told.
+ */
+async function adoptOrDoubt(cloud: Cloud, row: Row): Promise<RunningMachine | undefined> {
+  try {
+    const machine = await driverFor(cloud, row).adopt(await specOf(cloud, row));
+    cloud.unreachable.delete(row.id);
+    return machine;
+  } catch (error) {
+    const times = (cloud.unreachable.get(row.id) ?? 0) + 1;
+    cloud.unreachable.set(row.id, times);
+    if (times < doubts) throw error;
+    cloud.unreachable.delete(row.id);
+    const failure = failureOf(
+      'machine_lost',
+      `it runs but does not answer: ${messageOf(error)}`,
+      'start it again; its disk is kept',
+    );
+    await write(cloud, row, { state: 'failed', failure }, 'machine.failed');
+    throw error;
+  }
+}
+
 /** The row says that it does not run: then nothing of it may. */
 async function confirmStopped(cloud: Cloud, row: Row, report: ReconcileReport): Promise<void> {
   const driver = driverFor(cloud, row);
   const spec = await specOf(cloud, row);
-  const machine = await driver.adopt(spec);
-  if (machine) {
+  const machine = await driver.adopt(spec).catch(() => 'unreachable' as const);
+  if (machine !== undefined) {
     report.corrected += 1;
+    // it was only out of reach: see `adoptOrDoubt`
+    if (machine !== 'unreachable' && row.state === 'failed' && row.failure?.code === 'machine_lost') {
+      cloud.living.hold(row.id, machine);
+      await write(
+        cloud,
+        row,
+        { state: machine.isPaused() ? 'paused' : 'running', failure: null },
+        'machine.found',
+      );
+      return;
+    }
+    if (machine !== 'unreachable') machine.release();
     cloud.log.warn('a stopped machine had processes', { machine: row.id });
-    await machine.stop({ graceMs: 0 });
-    machine.release();
+    await endAll(cloud, driver, spec, 0);
   }
   await driver.tidy(spec);
 }

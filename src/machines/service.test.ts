@@ -60,6 +60,10 @@ test(
     assert.equal(made.owner, 'anna');
     assert.match(made.address ?? '', /^192\.168\.0\.\d+$/);
     assert.deepEqual((await sh(id, 'hostname; id -u; echo kept > /root/note')).out, 'web\n0\n');
+    assert.equal(
+      (await sh(id, 'cat /etc/hostname /etc/resolv.conf; grep -c web /etc/hosts')).out,
+      'web\nnameserver 192.168.0.1\n1\n',
+    );
     assert.match((await sh(id, 'ip -4 addr show eth0')).out, new RegExp(`${made.address}/16`));
 
     await bed.done(bed.machines.stop(anna, id));

@@ -111,6 +111,7 @@ export async function openMachines({
     changed: waiting.changed,
     interrupts: new Map(),
     fresh: new Set(),
+    unreachable: new Map(),
   };
   const requireImage = (name: string) => images.require(name);
   const views = openViews(db);

@@ -2,7 +2,7 @@
  * What the activities do to the world. Every step looks first and then acts, so each can be cut off by a
  * kill -9 at any point and be done again from the start by the next attempt.
  */
-import { CarrelError, isCarrelError } from '#base/errors.ts';
+import { CarrelError, isCarrelError, messageOf } from '#base/errors.ts';
 import type { Activity } from '#contract/schemas/machines.ts';
 import type { Machine as Row } from '#store/machines.ts';
 import { type Cloud, driverFor, specOf } from './cloud.ts';
@@ -40,6 +40,7 @@ export async function perform(
     case 'creating':
       return create(scene, configOf(row).start);
     case 'starting':
+      if (row.state === 'failed') await stop(scene, 0); // what is left of it, even out of reach
       return start(scene);
     case 'stopping':
       return stop(scene, graceMs);
@@ -64,8 +65,7 @@ export async function undo(cloud: Cloud, row: Row, activity: Activity): Promise<
   const driver = driverFor(cloud, row);
   const spec = await specOf(cloud, row);
   if (activity === 'pausing' || activity === 'resuming') return;
-  const machine = cloud.living.take(row.id) ?? (await driver.adopt(spec));
-  if (machine) await end(machine, 0);
+  await endAll(cloud, driver, spec, 0);
   if (activity === 'creating') await driver.remove(spec);
   else await driver.tidy(spec);
 }
@@ -100,20 +100,28 @@ async function ready(scene: Scene, machine: RunningMachine): Promise<RunningMach
 
 async function stop(scene: Scene, graceMs: number): Promise<undefined> {
   const { driver, spec, cloud } = scene;
-  const machine = cloud.living.take(spec.id) ?? (await driver.adopt(spec));
-  if (machine) {
-    scene.step(graceMs > 0 ? 'shut down' : 'power off');
-    await end(machine, graceMs);
-  }
+  scene.step(graceMs > 0 ? 'shut down' : 'power off');
+  await endAll(cloud, driver, spec, graceMs);
   await driver.tidy(spec);
   return undefined;
 }
 
-async function end(machine: RunningMachine, graceMs: number): Promise<void> {
+/** Orderly if it can be reached, else by force; nothing happens if nothing of it runs. */
+export async function endAll(
+  cloud: Cloud,
+  driver: Driver,
+  spec: MachineSpec,
+  graceMs: number,
+): Promise<void> {
+  let machine: RunningMachine | undefined;
   try {
-    await machine.stop({ graceMs });
+    machine = cloud.living.take(spec.id) ?? (await driver.adopt(spec));
+    await machine?.stop({ graceMs });
+  } catch (error) {
+    cloud.log.warn('a machine is ended by force', { machine: spec.id, error: messageOf(error) });
+    await driver.kill(spec);
   } finally {
-    machine.release();
+    machine?.release();
   }
 }
 

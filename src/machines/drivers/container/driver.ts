@@ -1,5 +1,6 @@
 /** Containers: a shared image below, a layer of its own above, root inside, hanging off its own keeper. */
 import { existsSync, readdirSync } from 'node:fs';
+import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { within } from '#base/deadline.ts';
 import { readInside, writeInside } from '../../files.ts';
@@ -7,14 +8,15 @@ import { createCloner } from '#images/clone.ts';
 import { instanceGroup } from '#isolate/cgroups/group.ts';
 import { controllers, readCgroupLayout } from '#isolate/cgroups/layout.ts';
 import { groupDirectories } from '#isolate/cgroups/limits.ts';
-import { adoptKeeper, containerGroup, type Keeper } from '#isolate/machine.ts';
+import { adoptKeeper, containerGroup, execPaths, type Keeper } from '#isolate/machine.ts';
 import type { Driver, EndReport, MachineSpec, RunningMachine } from '../../driver.ts';
 import type { DriverHost } from '../table.ts';
+import { introduce } from './identity.ts';
 import { isFrozen, observe } from './observe.ts';
 import { answers, keepProgram, openConsole, runProgram } from './programs.ts';
 import { uidBaseOf } from './spec.ts';
 import { prepareContainer, startPrepared, type StartParts } from './start.ts';
-import { removeDisk, stopContainer, tidyContainer } from './stop.ts';
+import { killContainer, removeDisk, stopContainer, tidyContainer } from './stop.ts';
 import { endOf, openKept } from './terminal.ts';
 import { validateContainer } from './validate.ts';
 import { createWarmer } from './warm.ts';
@@ -49,20 +51,25 @@ export function createContainerDriver(host: DriverHost): Driver {
     prepare: (spec) => prepareContainer(spec, parts),
     async start(spec) {
       const running = await adopt(spec);
-      return running ?? runningContainer(await startPrepared(spec, parts), spec, host);
+      if (running) return running;
+      const keeper = await startPrepared(spec, parts);
+      await introduce(keeper.initPid, spec);
+      return runningContainer(keeper, spec, host);
     },
     adopt,
+    kill: (spec) => killContainer(spec, host),
     tidy: (spec) => tidyContainer(spec, host),
     async remove(spec) {
       await tidyContainer(spec, host);
       await removeDisk(spec, host);
     },
     openExec: ({ directory }, execId) => openKept(directory, execId),
+    dropExec: ({ directory }, execId) =>
+      rm(execPaths(directory, execId).folder, { recursive: true, force: true }),
     traces: async () => new Set([...directoriesOf(host), ...groupsOf(host)]),
     async sweep(id) {
       const directory = directoryOf(id);
-      const keeper = await adoptKeeper(directory);
-      if (keeper) await stopContainer(keeper, directory, { graceMs: 0 }).finally(() => keeper.close());
+      await killContainer({ id, directory }, host);
       await tidyContainer({ id }, host);
       await removeDisk({ directory, image: '' }, host);
     },

@@ -112,7 +112,16 @@ const mistakes: Readonly<Record<string, string>> = {
 };
 
 function translated(error: unknown, program: string | undefined): unknown {
-  const { op, object } = error instanceof CarrelError ? (error.details ?? {}) : {};
+  const { op, object, code } = error instanceof CarrelError ? (error.details ?? {}) : {};
+  if (code === 'EAGAIN')
+    return new CarrelError(
+      'no_capacity',
+      `${program} cannot be run: the machine has as many processes as it may have`,
+      {
+        hint: 'end some of them on its console, or restart the machine',
+        cause: error,
+      },
+    );
   if (typeof op === 'string' && mistakes[op] !== undefined)
     return new CarrelError('invalid_request', `${program} cannot be run as asked: ${mistakes[op]}`, {
       details: { object },

@@ -25,6 +25,22 @@ export async function stopContainer(
       await keeper.kill();
     }
   } else await keeper.kill();
+  await keeperEnd(directory);
+}
+
+/**
+ * For a container whose keeper does not answer: its control groups say which processes are its own. With its
+ * first process gone the keeper ends by itself.
+ */
+export async function killContainer(
+  { id, directory }: Pick<MachineSpec, 'id' | 'directory'>,
+  { instance }: DriverHost,
+): Promise<void> {
+  await releaseContainer(instance, id);
+  await keeperEnd(directory);
+}
+
+async function keeperEnd(directory: string): Promise<void> {
   const { lock } = containerPaths(directory);
   await until(keeperEndMs, 'the keeper to end', () => (isLocked(lock) ? undefined : true), { everyMs: 2 });
 }

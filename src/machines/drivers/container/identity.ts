@@ -1,0 +1,41 @@
+/** What a machine has to know about itself: its name, and whom to ask for names. Images leave these files empty. */
+import { isCarrelError } from '#base/errors.ts';
+import type { MachineSpec } from '../../driver.ts';
+import { readInside, writeInside } from '../../files.ts';
+import { uidBaseOf } from './spec.ts';
+
+/** More than any of these files has. */
+const maxBytes = 64 * 2 ** 10;
+
+/** Fills in what is empty at the first start; what somebody has written there stays. */
+export async function introduce(pid: number, spec: MachineSpec): Promise<void> {
+  const { name, network } = spec;
+  const write = (path: string, text: string): Promise<void> =>
+    writeInside(pid, path, Buffer.from(text), { mode: 0o644, owner: uidBaseOf(spec) });
+  const read = async (path: string): Promise<string> =>
+    Buffer.from((await readInside(pid, path, { maxBytes })).bytes).toString();
+  const fill = async (path: string, text: string): Promise<void> => {
+    if ((await read(path)).trim() === '') await write(path, text);
+  };
+  const nameItself = async (): Promise<void> => {
+    const known = await read('/etc/hosts');
+    if (!known.split(/\s+/).includes(name))
+      await write('/etc/hosts', `${known.trimEnd()}\n127.0.1.1 ${name}\n`);
+  };
+  await Promise.all(
+    [
+      fill('/etc/hostname', `${name}\n`),
+      fill('/etc/resolv.conf', `nameserver ${network.gateway}\n`),
+      nameItself(),
+    ].map(unlessImpossible),
+  );
+}
+
+/** An image may lack such a file, or have a link there that leads nowhere yet: then it does without. */
+async function unlessImpossible(work: Promise<void>): Promise<void> {
+  try {
+    await work;
+  } catch (error) {
+    if (!isCarrelError(error, 'not_found') && !isCarrelError(error, 'invalid_request')) throw error;
+  }
+}
