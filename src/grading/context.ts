@@ -7,6 +7,7 @@ import type { Limits } from './format/limits.ts';
 import type { LabFolder } from './format/folder.ts';
 import type { SubmittedFile } from './format/submission.ts';
 import type { Outcome } from './judge/outcome.ts';
+import { programPath, requireProgram } from './programs.ts';
 import type { RegexGuard } from './judge/regex.ts';
 
 /** What is collected from runs: bounded here as well as in the sandbox. */
@@ -53,7 +54,7 @@ export interface RunRequest {
 
 /** The environment of every run: nothing of ours in it. */
 const environment = {
-  PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
+  PATH: programPath,
   HOME: '/work',
   LANG: 'C.UTF-8',
 };
@@ -62,6 +63,7 @@ const environment = {
 export async function runSandbox(context: CheckContext, request: RunRequest): Promise<SandboxReport> {
   const { argv, limits, env = {}, stdin = new Uint8Array(), inputs = [], work, collect = [] } = request;
   context.signal.throwIfAborted();
+  await requireProgram(context, argv[0] ?? '', env);
   return await context.sandboxes.run(
     {
       root: context.root,

@@ -259,6 +259,17 @@ test('a missing file is the student’s, a missing test or pattern without end t
   assert.equal(result.state, 'error');
 });
 
+test('a program that the image lacks is the author’s fault, in a check and in the build', async () => {
+  const missing = `  - { id: a, title: A, run: { argv: [nonesuch, x], expect: { status: 127 } } }\n  - { id: b, title: B, run: { argv: [/usr/bin/nonesuch], expect: { status: 127 } } }\n  - { id: c, title: C, run: { argv: [./mine], expect: { status: 127 } } }\n`;
+  const result = await grade(missing, { x: '' });
+  assert.equal(summary(result, 'a'), 'error 0: the image debian-12 has no program nonesuch');
+  assert.equal(summary(result, 'b'), 'error 0: the image debian-12 has no program /usr/bin/nonesuch');
+  assert.match(summary(result, 'c'), /^passed/);
+  const built = await grade(missing, { x: '' }, {}, 'build: { argv: [nonesuch], keep: [x] }');
+  assert.equal(built.state, 'error');
+  assert.equal(built.rawPoints, 0);
+});
+
 test('a cancelled grading throws, leaves nothing, and never gives a grade', async () => {
   const stop = new AbortController();
   const checks = `  - { id: a, title: A, limits: { wall: 60s }, run: { argv: [sleep, "50"], expect: { status: 0 } } }\n`;

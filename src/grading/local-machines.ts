@@ -69,7 +69,7 @@ export async function openLocalMachines(options: LocalMachinesOptions): Promise<
   return {
     async withFreshMachine({ image, signal }, use) {
       signal.throwIfAborted();
-      const { hash } = await options.images.require(image);
+      const { hash } = await options.images.ensure(image);
       count += 1;
       const id = newId('machine');
       const address = base + 2 + (count % 60_000);

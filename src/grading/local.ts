@@ -73,7 +73,7 @@ export async function openLocalGrader({
     sandboxes,
     guard,
     scratch: directory,
-    rootOf: async (image) => (await images.require(image)).path,
+    rootOf: async (image) => (await images.ensure(image)).path,
     withFreshMachine: withFreshMachine ?? makeMachine,
     close,
     [Symbol.asyncDispose]: close,

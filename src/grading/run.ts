@@ -12,7 +12,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { CarrelError, isCarrelError } from '#base/errors.ts';
 import type { CheckResult } from '#contract/schemas/labs.ts';
-import { buildSubmission } from './build.ts';
+import { type Built, buildSubmission } from './build.ts';
 import { checkCall } from './checks/call.ts';
 import { checkObserve, type Observed } from './checks/observe/observe.ts';
 import { checkRun } from './checks/run.ts';
@@ -69,6 +69,16 @@ export interface GradeResult {
 
 /** More than any lab may ask for, so that a broken store cannot fill memory. */
 const submissionLimits = { files: 1000, bytes: 16 * 2 ** 20, depth: 32 };
+
+/** What the author got wrong about the build leaves every check without a verdict. */
+async function builtOrBlamed(context: CheckContext): Promise<Built> {
+  try {
+    return await buildSubmission(context);
+  } catch (error) {
+    if (isCarrelError(error, 'lab_invalid')) return { failure: noVerdict(error.message) };
+    throw error;
+  }
+}
 
 /** One check; what the author got wrong is its outcome. */
 async function outcomeOf(
@@ -180,7 +190,7 @@ export async function gradeSubmission(request: GradeRequest, deps: GraderDeps): 
       built: [],
       programs: new Map(),
     };
-    const built = await buildSubmission(base);
+    const built = await builtOrBlamed(base);
     const context = 'files' in built ? { ...base, built: built.files } : base;
     const whole = 'failure' in built ? built.failure : undefined;
     if (folder.lab.run === 'machine')
