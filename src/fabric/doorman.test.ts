@@ -1,5 +1,14 @@
 import assert from 'node:assert/strict';
-import { chmodSync, chownSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  chownSync,
+  globSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { type Socket, createSocket as createDatagramSocket } from 'node:dgram';
 import { request } from 'node:http';
 import { createServer } from 'node:net';
@@ -9,9 +18,16 @@ import { after, before, test } from 'node:test';
 import * as z from 'zod';
 import { until } from '#base/deadline.ts';
 import { isLocked } from '#host/flock.ts';
-import { type Service, launch, launchOk, launchService } from '#host/launch.ts';
+import {
+  type Argv,
+  type Service,
+  type ServiceOptions,
+  launch,
+  launchOk,
+  launchService,
+} from '#host/launch.ts';
 import { syscall } from '#host/syscalls.ts';
-import { type ProcessIdentity, identify, isAlive, signalProcess } from '#host/processes.ts';
+import { type ProcessIdentity, endProcess, identify, isAlive, signalProcess } from '#host/processes.ts';
 import { type Netbed, enterNetns, linkNames, makeNetns, netnsLeft } from '#test/netbed.ts';
 import { addressBytes, parseAddress } from './addresses.ts';
 import { doormanStatus, requestListener, requestShutdown } from './control.ts';
@@ -81,10 +97,22 @@ after(async () => {
   if (!root) return;
   enterNetns(process.ppid);
   await stack.disposeAsync();
+  // only a test that failed half way has left a fabric
+  for (const file of globSync(join(directory, '**/fabric.json')))
+    await endProcess(identitySchema.parse(JSON.parse(readFileSync(file, 'utf8'))));
   rmSync(directory, { recursive: true });
   assert.deepEqual(netnsLeft(), []);
   assert.deepEqual(linkNames(), links);
 });
+
+const identitySchema = z.looseObject({ pid: z.int(), startTime: z.string() });
+
+/** A child that ends with this file at the latest. */
+async function start(argv: Argv, more: ServiceOptions = {}): Promise<Service> {
+  const service = await launchService(argv, more);
+  stack.defer(async () => void (await service.stop({ graceMs: 500 })));
+  return service;
+}
 
 function options(name: string, more: Partial<DoormanOptions> = {}): DoormanOptions {
   return {
@@ -240,7 +268,7 @@ async function doormanProcess(name: string): Promise<Service> {
     `import { runDoorman } from '${import.meta.dirname}/doorman.ts';
      await runDoorman(${JSON.stringify(options(name))});`,
   );
-  const service = await launchService([process.execPath, script], {
+  const service = await start([process.execPath, script], {
     ready: async () =>
       await until(8000, 'the doorman', async () => {
         try {
@@ -254,8 +282,7 @@ async function doormanProcess(name: string): Promise<Service> {
 }
 
 function recorded(name: string, file: string): ProcessIdentity {
-  const record: unknown = JSON.parse(readFileSync(join(directory, name, 'run', file), 'utf8'));
-  return z.looseObject({ pid: z.int(), startTime: z.string() }).parse(record);
+  return identitySchema.parse(JSON.parse(readFileSync(join(directory, name, 'run', file), 'utf8')));
 }
 
 test(
@@ -268,7 +295,7 @@ test(
     assert.ok(daemon);
     await ask(status.listeners[0]?.port ?? 0);
     const holder = recorded('g', 'fabric.json');
-    const keeper = await launchService(['nsenter', `--net=/proc/${holder.pid}/ns/net`, '--', 'sleep', '120']);
+    const keeper = await start(['nsenter', `--net=/proc/${holder.pid}/ns/net`, '--', 'sleep', '120']);
     process.kill(first.identity.pid, 'SIGKILL');
     await until(5000, 'the daemon to end', () => (isAlive(daemon) ? undefined : true));
     assert.ok(isAlive(keeper.identity));
@@ -331,7 +358,7 @@ test(
     const world = ['nsenter', `--net=/proc/${outside.pid}/ns/net`, '--', 'busybox'] as const;
     await using services = new AsyncDisposableStack();
     const serve = async (...argv: readonly string[]): Promise<void> => {
-      const service = await launchService([...world, ...argv]);
+      const service = await start([...world, ...argv]);
       services.defer(async () => void (await service.stop()));
     };
     await serve('httpd', '-f', '-p', '203.0.113.1:80', '-h', directory);
@@ -417,7 +444,7 @@ test('without root the fabric is the same, in a user namespace', { skip }, async
     script,
     `import { runDoorman } from '${import.meta.dirname}/doorman.ts'; await runDoorman(${JSON.stringify(data)});`,
   );
-  const service = await launchService([...drop, process.execPath, script], {
+  const service = await start([...drop, process.execPath, script], {
     ready: async () =>
       await until(8000, 'the doorman', async () => {
         try {
@@ -431,7 +458,7 @@ test('without root the fabric is the same, in a user namespace', { skip }, async
   const { netns, pid } = await ask(status.listeners[0]?.port ?? 0);
   assert.equal(netns, status.netns);
   assert.match(readFileSync(`/proc/${pid}/uid_map`, 'utf8'), new RegExp(`^\\s*0\\s+${user}\\s+1\\s*$`));
-  const machine = await launchService([
+  const machine = await start([
     'nsenter',
     `--user=/proc/${pid}/ns/user`,
     `--net=/proc/${pid}/ns/net`,

@@ -20,6 +20,7 @@ import { type Logger, silent } from '#base/log.ts';
 import { ownFd } from '#host/fds.ts';
 import { type FileLock, readLockNote, tryLock } from '#host/flock.ts';
 import type { Argv } from '#host/launch.ts';
+import { identify } from '#host/processes.ts';
 import {
   controlPath,
   endLeftovers,
@@ -67,14 +68,20 @@ export interface Doorman {
   stop(options?: { fabric?: boolean }): Promise<DoormanEnd>;
 }
 
-function lockFor(dataDirectory: string): FileLock {
+/**
+ * One doorman per data directory. The lock of one that was killed is free when the kernel has ended it wholly,
+ * which is after it is seen to be dead: that is waited for.
+ */
+async function lockFor(dataDirectory: string): Promise<FileLock> {
   const path = join(dataDirectory, 'run', 'doorman.lock');
-  const lock = tryLock(path);
+  const pid = (): number => Number(readLockNote(path)?.trim());
+  const dying = (): boolean => Number.isInteger(pid()) && identify(pid()) === undefined;
+  const attempt = (): FileLock | false | undefined => tryLock(path) ?? (dying() ? undefined : false);
+  const lock = await until(5000, `the lock of a dead doorman in ${dataDirectory}`, attempt);
   if (lock) return lock;
-  const pid = readLockNote(path)?.trim();
-  throw new CarrelError('wrong_state', `Carrel is running already in ${dataDirectory} (process ${pid})`, {
+  throw new CarrelError('wrong_state', `Carrel is running already in ${dataDirectory} (process ${pid()})`, {
     hint: 'see: carrel status',
-    details: { pid: Number(pid), dataDirectory },
+    details: { pid: pid(), dataDirectory },
   });
 }
 
@@ -87,7 +94,7 @@ export async function startDoorman(options: DoormanOptions): Promise<Doorman> {
     mkdirSync(directory, { recursive: true, mode: 0o700 });
 
   await using undo = new AsyncDisposableStack();
-  undo.use(lockFor(dataDirectory));
+  undo.use(await lockFor(dataDirectory));
   await endLeftovers(runDirectory, graceMs);
   const listeners = listen.map((endpoint) => {
     const listener = openListener(endpoint);
