@@ -7,7 +7,7 @@ import { CarrelError } from '#base/errors.ts';
 import { createLogger } from '#base/log.ts';
 import { formatAddress } from '#fabric/addresses.ts';
 import { runDoorman, type DoormanEnd } from '#fabric/doorman.ts';
-import type { Endpoint } from '#fabric/listeners.ts';
+import { formatEndpoint, type Endpoint } from '#fabric/listeners.ts';
 import { resolverAddress } from '#fabric/uplink.ts';
 import { writeFileAtomicSync } from '#host/files.ts';
 import { addressPath } from '../connection.ts';
@@ -15,6 +15,8 @@ import { tailOf } from './ready.ts';
 
 const program = (path: string): string => fileURLToPath(new URL(path, import.meta.url));
 const nodeFlags = ['--disable-warning=ExperimentalWarning'];
+/** A small young generation keeps the idle daemon some 30 MiB smaller and costs it nothing measurable. */
+const daemonFlags = ['--max-semi-space-size=4'];
 
 export interface CloudOptions {
   readonly data: string;
@@ -34,7 +36,14 @@ export function urlOf({ host, port }: Endpoint): string {
  * The mount namespace for that is a slave of the host's: disks mounted later appear in it.
  */
 function daemonArgv({ data, uplink }: CloudOptions): [string, ...string[]] {
-  const daemon = [process.execPath, ...nodeFlags, program('../../server/main.ts'), '--data', data] as const;
+  const daemon = [
+    process.execPath,
+    ...nodeFlags,
+    ...daemonFlags,
+    program('../../server/main.ts'),
+    '--data',
+    data,
+  ] as const;
   if (!uplink) return [...daemon];
   const resolver = join(data, 'run', 'resolv.conf');
   writeFileAtomicSync(resolver, `nameserver ${formatAddress(resolverAddress)}\n`, { mode: 0o644 });
@@ -101,13 +110,11 @@ export function startDetached({ data, listen, uplink }: CloudOptions): Detached 
     [
       ...nodeFlags,
       program('../main.ts'),
-      ...[
-        'up',
-        '--data',
-        data,
-        '--listen',
-        `${listen.host.includes(':') ? `[${listen.host}]` : listen.host}:${listen.port}`,
-      ],
+      'up',
+      '--data',
+      data,
+      '--listen',
+      formatEndpoint(listen),
       ...(uplink ? [] : ['--no-uplink']),
     ],
     { detached: true, stdio: ['ignore', log, log], cwd: '/' },
