@@ -8,7 +8,7 @@
  * had been found by then, so that the job is tried again and no one gets a zero for it.
  */
 import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { CarrelError, isCarrelError } from '#base/errors.ts';
 import type { CheckResult } from '#contract/schemas/labs.ts';
@@ -46,7 +46,10 @@ export interface GradeRequest {
   readonly submission: string;
   readonly submissionId: string;
   readonly signal?: AbortSignal;
-  /** Checks of this submission that may run at the same time; a machine's checks never do. */
+  /**
+   * Checks of this submission that may run at the same time, one per processor unless given; the sandboxes have
+   * a limit of their own for all submissions. A machine's checks run one after the other.
+   */
   readonly parallel?: number;
   readonly onProgress?: (progress: GradeProgress) => void;
 }
@@ -104,7 +107,7 @@ type Grading = Omit<GradeRequest, 'submission' | 'submissionId'>;
 
 async function gradeChecks(
   context: CheckContext,
-  { folder, parallel = 1, onProgress }: Grading,
+  { folder, parallel = availableParallelism(), onProgress }: Grading,
   whole: Outcome | undefined,
   observed?: Observed,
 ): Promise<GradeResult> {
