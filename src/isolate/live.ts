@@ -157,7 +157,10 @@ class LiveRun implements Exec {
   #output(stream: 'stdout' | 'stderr', bytes: Buffer): void {
     if (this.#listener) return this.#listener(stream, bytes);
     this.#heldBytes += bytes.length;
-    if (this.#heldBytes <= maxHeld) this.#held.push([stream, bytes]);
+    this.#held.push([stream, bytes]);
+    if (this.#heldBytes < maxHeld) return;
+    // a kept run goes on whether we listen or not, and its record has it all; another one waits for a listener
+    if (this.#started) this.#held = [];
     else this.#sink.pause();
   }
 

@@ -208,7 +208,12 @@ function containerPlan(spec: ContainerSpec, group: Group): Operation[] {
     op.pivot(),
     op.linkUp('lo'),
     ...(network
-      ? [op.address('eth0', network.address, network.prefix), op.linkUp('eth0'), op.gateway(network.gateway)]
+      ? [
+          op.mac('eth0', network.mac),
+          op.address('eth0', network.address, network.prefix),
+          op.linkUp('eth0'),
+          op.gateway(network.gateway),
+        ]
       : []),
     op.pty(24, 80),
     op.seccomp('machine'),

@@ -12,6 +12,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+enum { OUTER_INDEX = 64 };
+
 struct request {
   struct nlmsghdr head;
   union { struct ifinfomsg link; struct ifaddrmsg address; struct rtmsg route; } body;
@@ -101,6 +103,9 @@ int net_gateway(int fd, const char *gateway) {
 /* A veth pair: one end in the socket's namespace, the peer in the namespace given by a descriptor. */
 int net_veth(int fd, const char *name, const char *peer, int peer_namespace) {
   struct request r = { .head = { .nlmsg_len = NLMSG_LENGTH(sizeof r.body.link), .nlmsg_type = RTM_NEWLINK, .nlmsg_flags = NLM_F_CREATE | NLM_F_EXCL } };
+  /* A number of its own: where both ends are number 2, each in its namespace, the kernel takes them for a link
+   * without a peer, and the carrier comes up a second late (linkwatch_urgent_event). */
+  r.body.link.ifi_index = OUTER_INDEX;
   add(&r, IFLA_IFNAME, name, strlen(name) + 1);
   struct rtattr *info = add(&r, IFLA_LINKINFO, NULL, 0);
   add(&r, IFLA_INFO_KIND, "veth", 4);

@@ -295,10 +295,9 @@ int run_plan(struct peer *client, struct plan *plan) {
   run.peers = peers;
   run.npeers = 1;
   run_execute(&run);
-  bool kept = run.keep.on;
   run_close(&run);
   plan_free(plan);
-  peer_drain(client, 30000);
-  if (kept) _exit(0);
+  for (int i = 0; i < run.npeers; i++) peer_drain(peers[i], run.keep.on ? 1000 : 30000);
+  if (run.keep.on) _exit(0); /* a keeper has done its work */
   return client->ended ? -1 : 0;
 }
