@@ -80,10 +80,21 @@ async function assertAgreement(bed: Bed): Promise<void> {
   assert.deepEqual(census.mounts, []);
 }
 
+/** What happened, for the reader of the test's output. */
+async function told({ store: { db } }: Bed): Promise<string> {
+  const rows = await db
+    .selectFrom('events')
+    .select(({ fn }) => ['kind', fn.countAll<number>().as('count')])
+    .groupBy('kind')
+    .orderBy('kind')
+    .execute();
+  return rows.map(({ kind, count }) => `${kind} ${count}`).join(', ');
+}
+
 test(
   'whenever the daemon is killed, the next one finds or makes everything right',
   { skip, timeout: 600_000 },
-  async () => {
+  async (t) => {
     await using bed = await startBed({ leaseMs: 800 });
     const user = await bed.user('crash', { admin: true });
     await bed.done(bed.machines.remove(null, await bed.make(user))); // makes the cloud's own control groups
@@ -106,6 +117,7 @@ test(
     await bed.suspend();
     const after = await takeCensus(bed.dataDirectory);
     assert.deepEqual(dangling(before, after), []);
+    t.diagnostic(`${rounds} rounds: ${await told(bed)}`);
     await bed.resume();
   },
 );

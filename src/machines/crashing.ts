@@ -8,7 +8,7 @@ import { openFabric } from '#fabric/fabric.ts';
 import { openImages } from '#images/store.ts';
 import { openStore } from '#store/database.ts';
 import { selectOptionalUserByName } from '#store/users.ts';
-import { verbs } from './state.ts';
+import type { Verb } from './state.ts';
 import { openService, request } from './testing.ts';
 
 const connection = z.strictObject({
@@ -16,7 +16,19 @@ const connection = z.strictObject({
   user: z.string(),
   database: z.string(),
 });
-const machinesAtMost = 4;
+/** What leads to a state is asked for more often than what leads out of it for good. */
+const wishes: readonly Verb[] = [
+  'start',
+  'start',
+  'stop',
+  'stop',
+  'restart',
+  'pause',
+  'resume',
+  'resume',
+  'remove',
+];
+const machinesAtMost = 5;
 const askersAtOnce = 3;
 /** Should nobody kill it. */
 const lifeMs = 30_000;
@@ -44,7 +56,7 @@ async function ask(): Promise<void> {
     await machines.create(actor, request({ name: `c${Math.random().toString(36).slice(2, 10)}` }));
   else {
     const machine = pick(items);
-    const verb = pick(verbs);
+    const verb = pick(wishes);
     if (machine && verb) await machines.verb(actor, machine.id, verb, { graceMs: 50 });
   }
 }
