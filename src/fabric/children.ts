@@ -67,6 +67,16 @@ export function openLog(directory: string): Fd {
   return ownFd(openSync(path, 'a', 0o600));
 }
 
+/** A daemon that serves has added its URL to its record. */
+function served({ identity }: Service, path: string): boolean {
+  try {
+    const parsed = identitySchema.safeParse(JSON.parse(readFileSync(path, 'utf8')));
+    return parsed.data?.pid === identity.pid && parsed.data['url'] !== undefined;
+  } catch {
+    return false;
+  }
+}
+
 /** Keeps the daemon running inside the fabric, with the listening sockets as descriptors from 3 on. */
 export function superviseDaemon({
   dataDirectory,
@@ -92,6 +102,7 @@ export function superviseDaemon({
   return supervise({
     name: 'daemon',
     giveUpAfter,
+    worked: (service) => served(service, join(dataDirectory, 'run', 'daemon.json')),
     log,
     start: async () => {
       const environment: FabricEnvironment = {

@@ -33,6 +33,27 @@ test('a child that ends is started again, until it is told to stop', async () =>
   assert.equal(supervised.current, undefined);
 });
 
+test('a child that dies at work is never given up, one that never worked is', async () => {
+  let killings = 0;
+  const dies = async (): Promise<Service> => {
+    killings += 1;
+    return await launchService(['false']);
+  };
+  const working = supervise({
+    name: 'worker',
+    start: dies,
+    firstMs: 1,
+    maxMs: 1,
+    giveUpAfter: 3,
+    worked: () => true,
+  });
+  await until(10_000, 'ten deaths', () => (killings >= 10 ? true : undefined));
+  await working.stop(kill);
+  await working.ended;
+  const idle = supervise({ name: 'idler', start: dies, firstMs: 1, maxMs: 1, giveUpAfter: 3 });
+  await assert.rejects(idle.ended, /idler ended 3 times in a row/);
+});
+
 test('told to stop while the child is being started, it ends the child', async () => {
   const { promise: gate, resolve: open } = Promise.withResolvers<void>();
   let started: Service | undefined;
