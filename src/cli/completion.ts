@@ -41,8 +41,8 @@ function spellings({ path }: CommandSpec): string[] {
 }
 
 function fileWish(spec: CommandSpec): 'file' | 'directory' | undefined {
-  const wishes = (spec.arguments ?? []).map(({ complete }) => complete);
-  return wishes.includes('file') ? 'file' : wishes.includes('directory') ? 'directory' : undefined;
+  const wishes = new Set((spec.arguments ?? []).map(({ complete }) => complete));
+  return wishes.has('file') ? 'file' : wishes.has('directory') ? 'directory' : undefined;
 }
 
 function bash(): string {
@@ -152,9 +152,9 @@ compdef _carrel carrel
 `;
 }
 
+const single = (text: string): string => `'${text.replaceAll('\\', '\\\\').replaceAll("'", String.raw`\'`)}'`;
+
 function fish(): string {
-  const single = (text: string): string =>
-    `'${text.replaceAll('\\', '\\\\').replaceAll("'", String.raw`\'`)}'`;
   const lines = [
     '# fish completion for carrel: put it into ~/.config/fish/completions/carrel.fish',
     'complete -c carrel -f',

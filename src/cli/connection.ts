@@ -92,15 +92,16 @@ export function normalUrl(text: string): string {
   return withScheme.replace(/\/+$/, '');
 }
 
+const make = (url: string, token: string | undefined): Connection => ({
+  client: createClient({ base: url, ...(token !== undefined && { token }) }),
+  url,
+  token,
+});
+
 export async function connect(
   options: ConnectionOptions = {},
   env: NodeJS.ProcessEnv = process.env,
 ): Promise<Connection> {
-  const make = (url: string, token: string | undefined): Connection => ({
-    client: createClient({ base: url, ...(token !== undefined && { token }) }),
-    url,
-    token,
-  });
   const givenUrl = options.url ?? env['CARREL_URL'];
   const givenToken = options.token ?? env['CARREL_TOKEN'];
   if (givenUrl !== undefined && givenToken !== undefined) return make(normalUrl(givenUrl), givenToken);

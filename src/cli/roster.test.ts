@@ -1,17 +1,17 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
-import fc from 'fast-check';
+import { array, assert as check, property, string } from 'fast-check';
 import { formatCsv, parseCsv } from './csv.ts';
 import { parseInstant } from './instant.ts';
 import { parseRoster } from './roster.ts';
 
 suite('CSV', () => {
   test('what is written is read back', () => {
-    const cell = fc
-      .string()
-      .filter((text) => !/^[=+\-@\t\r]/.test(text) && !text.includes('\r') && !text.startsWith('\uFEFF'));
-    fc.assert(
-      fc.property(fc.array(fc.array(cell, { minLength: 2, maxLength: 4 }), { minLength: 1 }), (rows) => {
+    const cell = string().filter(
+      (text) => !/^[=+\-@\t\r]/.test(text) && !text.includes('\r') && !text.startsWith('\uFEFF'),
+    );
+    check(
+      property(array(array(cell, { minLength: 2, maxLength: 4 }), { minLength: 1 }), (rows) => {
         assert.deepEqual(parseCsv(formatCsv(rows)), rows);
       }),
     );

@@ -10,7 +10,7 @@ export interface RosterLine {
   readonly section: string | null;
 }
 
-const columns = ['name', 'role', 'section'];
+const columns = new Set(['name', 'role', 'section']);
 
 /** Every mistake is found before anything is changed; the error lists them with their line numbers. */
 export function parseRoster(
@@ -19,7 +19,7 @@ export function parseRoster(
 ): RosterLine[] {
   const [header = [], ...rows] = parseCsv(text);
   const heads = header.map((head) => head.trim().toLowerCase());
-  const unknown = heads.filter((head) => !columns.includes(head));
+  const unknown = heads.filter((head) => !columns.has(head));
   if (!heads.includes('name') || unknown.length > 0)
     throw new CarrelError(
       'invalid_request',

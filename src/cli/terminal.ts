@@ -72,7 +72,7 @@ export async function runTerminal(
 
 /** The size of our terminal, for a program's first look. */
 export function terminalSize(): { rows: number; columns: number } {
-  const { rows = 24, columns = 80 } = process.stdout;
+  const { rows, columns } = process.stdout.isTTY ? process.stdout : { rows: 24, columns: 80 };
   return { rows: Math.min(Math.max(rows, 1), 1000), columns: Math.min(Math.max(columns, 1), 1000) };
 }
 

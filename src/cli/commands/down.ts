@@ -16,6 +16,7 @@ import {
   removeGroup,
 } from '../local/belongings.ts';
 import { dataDirectory, doormanProcess } from '../local/directory.ts';
+import { findWorkerGroups } from '../local/worker-groups.ts';
 import type { Action, Context } from '../spec.ts';
 import { all } from '../waiting.ts';
 import type { Output } from '../ui/output.ts';
@@ -63,7 +64,8 @@ async function sweep(data: string, graceMs: number): Promise<string[]> {
     await detachLoop(device);
     removed.push(`loop device ${device}`);
   }
-  for (const group of await findGroups(data)) if (await removeGroup(group)) removed.push(`cgroup ${group}`);
+  for (const group of [...(await findGroups(data)), ...(await findWorkerGroups(data))])
+    if (await removeGroup(group)) removed.push(`cgroup ${group}`);
   for (const name of ['fabric.json', 'daemon.json', 'uplink.json'])
     await rm(`${data}/run/${name}`, { force: true });
   await rm(addressPath(data), { force: true });
@@ -75,6 +77,7 @@ async function leftovers(data: string): Promise<string[]> {
   return [
     ...(await findProcesses(data)).map(({ pid, name, role }) => `${role} ${name} (process ${pid})`),
     ...(await findGroups(data)),
+    ...(await findWorkerGroups(data)),
     ...(await findLoops(data)),
     ...(await findMounts(data)),
   ];

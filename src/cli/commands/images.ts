@@ -52,7 +52,7 @@ export const imageShow: Action = async ({ args, out, connect }) => {
 };
 
 function formatOf(file: string, stated: string | undefined): 'tar' | 'tar.gz' | 'tar.zst' {
-  const ending = /\.tgz$/.test(file) ? 'tar.gz' : /\.(tar(?:\.gz|\.zst)?)$/.exec(file)?.[1];
+  const ending = file.endsWith('.tgz') ? 'tar.gz' : /\.(tar(?:\.gz|\.zst)?)$/.exec(file)?.[1];
   const parsed = importedImage.shape.format.safeParse(stated ?? ending);
   if (!parsed.success)
     throw new CarrelError('invalid_request', `what format is ${file}?`, {

@@ -8,6 +8,8 @@ import type { Action } from '../spec.ts';
 
 export const isolateProgram = fileURLToPath(new URL('../../../build/isolate', import.meta.url));
 
+const ignore = (): void => undefined;
+
 export const isolate: Action = async ({ args }) => {
   if (!existsSync(isolateProgram))
     throw new CarrelError('host_unsupported', 'the isolation runtime is not built', {
@@ -15,7 +17,6 @@ export const isolate: Action = async ({ args }) => {
     });
   const child = spawn(isolateProgram, [...args.program('program')], { stdio: 'inherit' });
   // a terminal's Ctrl-C reaches the child itself; we only wait for its end
-  const ignore = (): void => undefined;
   process.on('SIGINT', ignore);
   process.on('SIGQUIT', ignore);
   return await new Promise<number>((resolve, reject) => {

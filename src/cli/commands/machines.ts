@@ -106,6 +106,8 @@ export const machineShow: Action = async ({ args, out, connect }) => {
   return undefined;
 };
 
+const size = (bytes: number | null): string => (bytes === null ? '-' : formatSize(bytes));
+
 export const machineStats: Action = async ({ args, out, connect }) => {
   const { client } = await connect();
   const named = args.words('machines');
@@ -124,7 +126,6 @@ export const machineStats: Action = async ({ args, out, connect }) => {
       if (named.length > 0 || !(error instanceof CarrelError)) throw error;
     }
   }
-  const size = (bytes: number | null): string => (bytes === null ? '-' : formatSize(bytes));
   out.table(
     rows,
     [

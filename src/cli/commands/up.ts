@@ -1,6 +1,6 @@
 /** `carrel up`. */
 import { sleep } from '#base/deadline.ts';
-import { CarrelError } from '#base/errors.ts';
+import { CarrelError, messageOf } from '#base/errors.ts';
 import { parseListen } from '#fabric/listeners.ts';
 import { formatDuration } from '#base/units.ts';
 import { connect, readAddress } from '../connection.ts';
@@ -64,7 +64,12 @@ async function detached(context: Context, options: CloudOptions, began: number):
     await sleep(10);
   }
   progress.update('waiting for the first answer');
-  await untilReady(url, options.data, { over: child.over });
+  try {
+    await untilReady(url, options.data, { over: child.over });
+  } catch (error) {
+    child.end();
+    throw error;
+  }
   child.release();
   progress.clear();
   await welcome(context, options, url, began);
@@ -91,7 +96,7 @@ async function foreground(context: Context, options: CloudOptions, began: number
       })();
     },
   });
-  if (failure !== undefined) throw failure instanceof Error ? failure : new Error(String(failure));
+  if (failure !== undefined) throw failure instanceof Error ? failure : new Error(messageOf(failure));
   out.note(
     end.fabricEnded
       ? 'Stopped.'

@@ -33,9 +33,10 @@ test('Carrel can run as long as nothing is missing that it needs', () => {
   );
 });
 
+const probeFiles = async (): Promise<string[]> =>
+  (await readdir(tmpdir())).filter((name) => name.startsWith('carrel-probe-'));
+
 test('this host is examined without leaving a mount, a file or a process', async () => {
-  const probeFiles = async (): Promise<string[]> =>
-    (await readdir(tmpdir())).filter((name) => name.startsWith('carrel-probe-'));
   const [mounts, files] = [mountsOf().length, await probeFiles()];
   const topics = await examine({ root: process.getuid?.() === 0, data: '/var/lib/carrel' });
   const findings = topics.flatMap((topic) => topic.findings);

@@ -177,5 +177,5 @@ export async function findMounts(data: string): Promise<string[]> {
     .filter(({ path }) => path === directory || path.startsWith(`${directory}/`))
     .map(({ path }) => path)
     .filter((path) => path !== directory)
-    .reverse();
+    .toReversed();
 }

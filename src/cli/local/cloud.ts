@@ -98,6 +98,8 @@ export interface Detached {
   readonly over: () => string | undefined;
   /** It may outlive us now. */
   release(): void;
+  /** Tells it to end. */
+  end(): void;
 }
 
 /** Starts `carrel up` once more, as a session of its own, with its words in DIR/log/carrel.log. */
@@ -128,7 +130,12 @@ export function startDetached({ data, listen, uplink }: CloudOptions): Detached 
     over = error.message;
   });
   if (child.pid === undefined) throw new CarrelError('helper_failed', 'the cloud could not be started');
-  return { pid: child.pid, over: () => over, release: () => child.unref() };
+  return {
+    pid: child.pid,
+    over: () => over,
+    release: () => child.unref(),
+    end: () => void child.kill('SIGTERM'),
+  };
 }
 
 /** What a detached cloud said before it ended. */

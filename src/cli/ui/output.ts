@@ -40,9 +40,10 @@ const silentProgress: Progress = {
   [Symbol.dispose]: () => undefined,
 };
 
+const print = (text: string): void => void process.stdout.write(text.endsWith('\n') ? text : `${text}\n`);
+
 export function createOutput({ json = false }: { json?: boolean } = {}): Output {
   const paint = createPaint(process.stdout);
-  const print = (text: string): void => void process.stdout.write(text.endsWith('\n') ? text : `${text}\n`);
   const result = <T>(value: T, render: (value: T) => string): void => {
     if (json) print(JSON.stringify(value, undefined, 2));
     else {

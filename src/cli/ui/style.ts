@@ -41,6 +41,7 @@ export function paintState(paint: Paint, state: string): string {
 }
 
 // Everything that a terminal would obey rather than show: C0 and C1 controls, and direction overrides.
+// oxlint-disable-next-line no-control-regex
 const unsafe = /[\u0000-\u0008\u000B-\u001F\u007F-\u009F\u202A-\u202E\u2066-\u2069]/g;
 
 /** Text from elsewhere (a student's output, a reason) made safe to print: control characters become visible. */
