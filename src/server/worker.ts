@@ -1,6 +1,8 @@
 /** `carrel worker`: one more process for the jobs of this host's cloud, without HTTP. It runs in the fabric too. */
 import { join } from 'node:path';
 import { createLogger, type Logger } from '#base/log.ts';
+import { instanceGroup, sweepGroups } from '#isolate/cgroups/group.ts';
+import { readCgroupLayout } from '#isolate/cgroups/layout.ts';
 import { connectionFromEnvironment, openStore } from '#store/database.ts';
 import { openEngine, startIsolation } from './engine.ts';
 import { cloudInstance, takeWorkerNumber, workerInstance } from './instances.ts';
@@ -22,6 +24,7 @@ export async function startWorkerProcess({
   log = createLogger(),
 }: WorkerProcessOptions): Promise<{ close(): Promise<void> }> {
   const { number, lock } = takeWorkerNumber(dataDirectory);
+  const instance = workerInstance(dataDirectory, number);
   const isolation = startIsolation(join(dataDirectory, 'run', `isolate-${number}.sock`), log);
   const store = openStore({
     connection: connectionFromEnvironment() ?? clusterConnection(dataDirectory),
@@ -34,7 +37,7 @@ export async function startWorkerProcess({
     cache,
     store,
     isolation,
-    instance: workerInstance(dataDirectory, number),
+    instance,
     cloud: cloudInstance(dataDirectory),
     reconciles: false,
     log,
@@ -45,6 +48,7 @@ export async function startWorkerProcess({
       await engine.close();
       await isolation.close();
       await store.close();
+      await sweepGroups(readCgroupLayout(), instanceGroup(instance));
       lock.release();
     },
   };
