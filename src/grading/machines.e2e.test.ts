@@ -116,6 +116,36 @@ test('end to end: files, ports, mounts, interfaces and processes are observed wi
   );
 });
 
+test('end to end: a hostile machine can neither blind the observer nor hold it up', async () => {
+  const hostile = `#!/bin/sh
+echo yes > /root/answer
+for n in $(seq 1 90); do unshare --uts sh -c "hostname fake-$n; exec sleep 7200" < /dev/null > /dev/null 2>&1 & done
+sleep 1
+mount -t tmpfs none /proc
+mount -t tmpfs none /sys
+mount --bind /dev/null /etc/passwd
+rm -rf /bin /usr/bin /lib /usr/lib
+`;
+  const checks =
+    observe('file', 'file: { path: /root/answer, exact: "yes\\n" }') +
+    observe('uts', 'process: { own: [uts] }') +
+    observe('hostname', 'process: { own: [uts], hostname: isolated }') +
+    observe('proc', 'mounts: { path: /proc, type: tmpfs }') +
+    observe('passwd', 'file: { path: /etc/passwd, contains: root }') +
+    observe('listen', 'listen: { port: 22 }') +
+    observe('ping', 'ping: { address: 192.0.2.1 }');
+  const result = await gradeTexts(
+    grader,
+    { 'lab.yaml': lab(checks), 'tests/word': '' },
+    { 'setup.sh': hostile },
+  );
+  assert.deepEqual(
+    [...result.verdicts.values()],
+    ['passed', 'passed', 'failed', 'passed', 'failed', 'failed', 'failed'],
+    JSON.stringify(result.checks.map(({ reason }) => reason)),
+  );
+});
+
 test('end to end: a start step that the image cannot take is the author’s fault, with the other results kept apart', async () => {
   const bad = lab('  - { id: a, title: A, observe: { file: { path: /x, absent: true } } }\n').replace(
     'to: /root/word',

@@ -3,7 +3,7 @@ import type { CheckResult, CheckState } from '#contract/schemas/labs.ts';
 import type { Check } from './format/lab.ts';
 import { partOf } from './format/points.ts';
 import type { Outcome, Verdict } from './judge/outcome.ts';
-import { cut, printable, quote } from './judge/text.ts';
+import { oneLine, printable, quote } from './judge/text.ts';
 
 /** The states people see; the ways to fail are all `failed`, and the reason says which. */
 const states: Readonly<Record<Verdict, CheckState>> = {
@@ -47,7 +47,7 @@ export function resultOf(check: Check, outcome: Outcome): CheckResult {
     points: state === 'passed' || state === 'partial' ? partOf(check.points, outcome.fraction) : 0,
     maxPoints: check.points,
     visibility: check.visibility,
-    reason: cut(outcome.reason, 1000),
+    reason: oneLine(outcome.reason, 1000),
     ...shownOutput(check, outcome),
     wallMs: rounded(outcome.usage?.wallMs),
     cpuMs: rounded(outcome.usage?.cpuMs),

@@ -236,6 +236,7 @@ test('C values survive the way in and out', () => {
 
 test('foreign text is shown harmlessly', async () => {
   assert.equal(oneLine('a\nb\u001b[31mc\u202e'), 'a b [31mc');
+  assert.ok(oneLine('😀'.repeat(400), 301).isWellFormed() && oneLine('\ud800x').isWellFormed());
   assert.equal(quote('a"\n\u202e'), '"a\\"\\n\\u202e"');
   assert.equal(printable(Buffer.from('a\u0000b\n\tc\u001b')), 'a\uFFFDb\n\tc\uFFFD');
   assert.match(printable(Buffer.alloc(5000, 'x')), /cut after 4096 of 5000 bytes/);

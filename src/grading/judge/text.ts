@@ -1,8 +1,8 @@
 /** Bytes of strangers as text for people: bounded, printable, one line where a line is asked for. */
 
-/** Cuts at `max` characters, saying so. */
+/** Cuts at `max` characters, saying so. Half a character (a lone surrogate) becomes U+FFFD: databases refuse it. */
 export function cut(text: string, max: number): string {
-  return text.length <= max ? text : `${text.slice(0, max)}...`;
+  return (text.length <= max ? text : `${text.slice(0, max)}...`).toWellFormed();
 }
 
 /** A quotation for a reason: control characters escaped, cut. */

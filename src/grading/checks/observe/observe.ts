@@ -3,7 +3,7 @@
  * sends, by files read through the kernel. No program of the machine is asked, since the student is root there
  * and may have replaced it.
  */
-import { isCarrelError } from '#base/errors.ts';
+import { CarrelError, isCarrelError } from '#base/errors.ts';
 import { type ProcessIdentity, identify, isAlive } from '#host/processes.ts';
 import { readInside } from '#machines/files.ts';
 import { type MachineFileSpec, type ObserveSpec, subjectOf } from '../../format/kinds.ts';
@@ -56,7 +56,8 @@ export async function checkObserve(
   reveal: boolean,
 ): Promise<Outcome> {
   const init = identify(machine.initPid);
-  if (!init) return failed('the machine is not running any more');
+  // it may be our fault; if it is the student's, every try ends like this, and no grade comes of it
+  if (!init) throw new CarrelError('machine_lost', 'the machine ended while it was looked at');
   const subject = subjectOf(spec);
   const process = subject === undefined ? init : found.get(subject);
   if (!process) return noVerdict(`check ${subject} found no process to look at`);

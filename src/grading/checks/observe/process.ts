@@ -18,6 +18,9 @@ const owns = (initPid: number, pid: number, own: ProcessSpec['own'] = []): boole
     return its !== undefined && its !== namespaceOf(initPid, kind);
   });
 
+/** Each costs a thread; more is no lab's answer, but an attack on our time. */
+const maxUtsNamespaces = 32;
+
 /** Host names by UTS namespace: each is asked once. */
 async function withHostname(
   processes: readonly ProcessIdentity[],
@@ -28,6 +31,7 @@ async function withHostname(
   for (const process of processes) {
     const uts = namespaceOf(process.pid, 'uts');
     if (uts === undefined) continue;
+    if (!names.has(uts) && names.size >= maxUtsNamespaces) break;
     if (!names.has(uts)) names.set(uts, await hostnameOf(process));
     if (names.get(uts) === wanted) match.push(process);
   }
