@@ -1,5 +1,5 @@
 /** From a token to an actor. Answers are remembered for a few seconds; a revoked token is forgotten at once. */
-import { CarrelError } from '#base/errors.ts';
+import { CarrelError, isCarrelError } from '#base/errors.ts';
 import { silent, type Logger } from '#base/log.ts';
 import type { Db } from '#store/schema.ts';
 import { touchToken } from '#store/tokens.ts';
@@ -30,10 +30,19 @@ export interface Authenticator {
   identify(secret: string): Promise<Identity>;
   /** Forgets what is known of a user's tokens (all users' without an id). */
   forget(userId?: string): void;
+  /** For connections that last: calls `end` when the secret stops being good, until the returned function is called. */
+  hold(secret: string, userId: string, end: () => void): () => void;
+}
+
+interface Held {
+  readonly secret: string;
+  readonly userId: string;
+  readonly end: () => void;
 }
 
 export function createAuthenticator({ db, log = silent }: { db: Db; log?: Logger }): Authenticator {
   const known = new Map<string, Entry>();
+  const held = new Set<Held>();
   // A query that began before `forget` may bring an answer from before it: such an answer is not kept.
   let epoch = 0;
 
@@ -74,20 +83,37 @@ export function createAuthenticator({ db, log = silent }: { db: Db; log?: Logger
     );
   };
 
+  const identify = async (secret: string): Promise<Identity> => {
+    const hash = hashSecret(secret);
+    const key = hash.toString('base64');
+    const now = performance.now();
+    const remembered = known.get(key);
+    const entry = remembered && now < remembered.believedUntil ? remembered : await lookUp(key, hash, now);
+    touch(entry, now);
+    return entry;
+  };
+
+  /** Ends the held connections whose secret is no longer good. If that cannot be found out now, they stay. */
+  const review = async (userId: string | undefined): Promise<void> => {
+    for (const one of held)
+      if (userId === undefined || one.userId === userId)
+        await identify(one.secret).catch((error: unknown) => {
+          if (isCarrelError(error, 'unauthenticated') && held.delete(one)) one.end();
+        });
+  };
+
   return {
-    async identify(secret) {
-      const hash = hashSecret(secret);
-      const key = hash.toString('base64');
-      const now = performance.now();
-      const remembered = known.get(key);
-      const entry = remembered && now < remembered.believedUntil ? remembered : await lookUp(key, hash, now);
-      touch(entry, now);
-      return entry;
-    },
+    identify,
     forget(userId) {
       epoch += 1;
       for (const [key, entry] of known)
         if (userId === undefined || entry.actor.id === userId) known.delete(key);
+      void review(userId);
+    },
+    hold(secret, userId, end) {
+      const one = { secret, userId, end };
+      held.add(one);
+      return () => void held.delete(one);
     },
   };
 }

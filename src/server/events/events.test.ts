@@ -5,6 +5,8 @@ import { insertCourse } from '#store/courses.ts';
 import { insertEvent } from '#store/events.ts';
 import { upsertMember } from '#store/members.ts';
 import type { TestCluster } from '#store/testing.ts';
+import { openEventFeed } from './feed.ts';
+import { eventStream } from './stream.ts';
 import { startTestCluster, startTestServer, type Person, type TestServer } from '../testing.ts';
 
 let cluster: TestCluster;
@@ -61,7 +63,7 @@ async function follow(
       if (seen.ids.length >= count) return;
     }
   };
-  await within(5000, `${count} events`, read()).finally(() => stop.abort());
+  await within(30_000, `${count} events`, read()).finally(() => stop.abort());
   return seen;
 }
 
@@ -131,4 +133,37 @@ test('what has been deleted is gone, and says so', async () => {
     400,
   );
   assert.equal((await server.ask(ada, 'HEAD', '/v1/events')).status, 200);
+});
+
+test('a stream ends with its token', async () => {
+  const bob = await server.person('bob');
+  const response = await fetch(`${server.base}/v1/events`, {
+    headers: { authorization: `Bearer ${bob.secret}` },
+  });
+  const reading = response.text();
+  assert.equal((await server.ask(admin, 'DELETE', '/v1/users/bob')).status, 204);
+  assert.match(await within(5000, 'the stream to end', reading), /^retry: /);
+});
+
+test('a stream that nobody reads ends, and lets go of the feed', async () => {
+  const feed = openEventFeed(server.store);
+  const { events } = await feed.read({ actor: { ...admin, admin: true } }, 0);
+  assert.ok(events.length > 0);
+  const stream = eventStream({
+    feed,
+    filter: { actor: { ...admin, admin: true } },
+    after: 0,
+    signal: new AbortController().signal,
+    pulseMs: 10,
+    patienceMs: 50,
+  });
+  const reader = stream.getReader();
+  await reader.read();
+  await within(
+    5000,
+    'the stream to fail',
+    reader.closed.catch(() => undefined),
+  );
+  await assert.rejects(reader.read(), /too slow/);
+  feed.close();
 });

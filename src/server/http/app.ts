@@ -56,6 +56,7 @@ interface Exchange {
   readonly env: Bindings;
   readonly requestId: string;
   actor: Actor;
+  secret: string | undefined;
 }
 
 export function createApp(options: AppOptions): Hono<{ Bindings: Bindings }> {
@@ -93,6 +94,7 @@ export function createApp(options: AppOptions): Hono<{ Bindings: Bindings }> {
     env,
     requestId: requestIdOf(request.headers.get('x-request-id') ?? undefined),
     actor: anonymous,
+    secret: undefined,
   });
 
   /** Runs one exchange to its end: whatever is thrown becomes a problem, and a line is logged. */
@@ -175,6 +177,7 @@ function compile(
     try {
       const { actor, tokenId } = await authenticator.identify(secret);
       exchange.actor = actor;
+      exchange.secret = secret;
       rate.take(tokenId);
     } catch (error) {
       // Guessing is counted by address.
@@ -200,6 +203,8 @@ function compile(
       granted.params,
       wantsOnce !== undefined,
     );
+    const lasts = (route.websocket ?? route.replyBytes === 'text/event-stream') && request.method !== 'HEAD';
+    const lasting = lasts ? holdConnection(exchange, authenticator, shutdown) : undefined;
     const call: Call = {
       actor,
       requestId,
@@ -209,6 +214,7 @@ function compile(
       lastEventId: request.headers.get('last-event-id') ?? undefined,
       mediaType,
       get signal() {
+        if (lasting) return lasting.signal;
         return shutdown ? AbortSignal.any([request.signal, shutdown]) : request.signal;
       },
     };
@@ -230,7 +236,10 @@ function compile(
       );
       return respondKept(answer, { ...headers, ...(replayed && { 'idempotency-replayed': 'true' }) });
     }
-    const value = await handler(input, call);
+    const value = await handler(input, call).catch((error: unknown) => {
+      lasting?.letGo();
+      throw error;
+    });
     if (env.upgrade) {
       // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- a websocket route's handler gives this
       env.upgrade.attachment = value as Attachment;
@@ -238,4 +247,17 @@ function compile(
     }
     return respond(route, value, { request, headers, checkReplies });
   };
+}
+
+/** A connection that lasts ends when its token does. */
+function holdConnection(
+  { request, secret, actor }: Exchange,
+  authenticator: Authenticator,
+  shutdown: AbortSignal | undefined,
+): { readonly signal: AbortSignal; letGo(): void } {
+  const ended = new AbortController();
+  const letGo = authenticator.hold(secret ?? '', actor.id, () => ended.abort(unauthenticated()));
+  request.signal.addEventListener('abort', letGo, { once: true });
+  const signal = AbortSignal.any([request.signal, ended.signal, ...(shutdown ? [shutdown] : [])]);
+  return { signal, letGo };
 }
