@@ -31,6 +31,8 @@ export interface Exec {
   readonly offset: number;
   /** From now on; what came before the first listener is given to it at once. */
   onOutput(listener: OutputListener): void;
+  /** A kept run waits for nobody: output up to byte `offset` was skipped here, and is in the record. */
+  onGap(listener: (offset: number) => void): void;
   /** False when it should wait before writing more. */
   write(bytes: Uint8Array): boolean;
   endInput(): void;
@@ -69,6 +71,7 @@ class LiveRun implements Exec {
   readonly #sink: FrameSink;
   #started: Started | undefined;
   #listener: OutputListener | undefined;
+  #gap: ((offset: number) => void) | undefined;
   #held: ['stdout' | 'stderr', Buffer][] = [];
   #heldBytes = 0;
   readonly #settle: PromiseWithResolvers<ExitReport>;
@@ -139,6 +142,9 @@ class LiveRun implements Exec {
         this.#fail(planError(message));
         this.#session.close();
         return;
+      case 'gap':
+        this.#gap?.(message.offset);
+        return;
       case 'configured':
       case 'running':
     }
@@ -168,6 +174,10 @@ class LiveRun implements Exec {
     this.#listener = listener;
     for (const [stream, bytes] of this.#held.splice(0)) listener(stream, bytes);
     this.#sink.resume();
+  }
+
+  onGap(listener: (offset: number) => void): void {
+    this.#gap = listener;
   }
 
   write(bytes: Uint8Array): boolean {

@@ -34,6 +34,7 @@ const messageSchema = z.discriminatedUnion('phase', [
   z.object({ phase: z.literal('kept'), ...identity }),
   z.object({ phase: z.literal('attached'), ...identity }),
   z.object({ phase: z.literal('configured') }),
+  z.object({ phase: z.literal('gap'), offset: z.number().int().nonnegative() }),
   z.object({ phase: z.literal('cloned'), pid: z.number().int().positive() }),
   z.object({
     phase: z.literal('error'),
@@ -70,6 +71,10 @@ export function parseMessage(payload: Buffer): Message {
 
 /** The error for a plan that could not be carried out: which step, on what, and why. */
 export function planError(error: PlanError): CarrelError {
+  if (error.stage === 'clone' && error.code === 'EAGAIN')
+    return new CarrelError('no_capacity', 'There is no room for another process', {
+      hint: 'end some processes, or raise the limit of processes',
+    });
   const object = error.object ? ` ${error.object}` : '';
   return new CarrelError('internal', `Isolation failed at ${error.op}${object}: ${error.message}`, {
     details: { stage: error.stage, op: error.op, object: error.object, code: error.code },

@@ -14,7 +14,7 @@ import { join, posix } from 'node:path';
 import { CarrelError } from '#base/errors.ts';
 import { createGroup, sweepGroups, instanceGroup, type Group } from './cgroups/group.ts';
 import { readCgroupLayout, type CgroupLayout } from './cgroups/layout.ts';
-import { limitWrites, type GroupLimits } from './cgroups/limits.ts';
+import { limitWrites, resettable, type GroupLimits } from './cgroups/limits.ts';
 import type { Report } from './messages.ts';
 import { op, type Operation } from './plan.ts';
 import type { ForkServer } from './server.ts';
@@ -107,6 +107,8 @@ interface Slot {
   readonly session: Session;
   readonly group: Group | undefined;
   readonly hostId: number;
+  /** Operations that set the peaks of the run before to nothing. */
+  readonly resets: readonly Operation[];
   current: GroupLimits;
 }
 
@@ -266,7 +268,13 @@ export async function openSandboxes({
   const open = async (index: number): Promise<Slot> => {
     const group = createGroup(layout, `${base}/${index}`, { wanted: ['cpu', 'cpuacct', 'memory', 'pids'] });
     const session = await server.openSession();
-    const slot: Slot = { session, group, hostId: firstId + index, current: {} };
+    const slot: Slot = {
+      session,
+      group,
+      hostId: firstId + index,
+      resets: resettable(layout, group.counters).map((path) => op.write(path, '0')),
+      current: {},
+    };
     await session.configure([...group.v1Procs.map(op.join), op.oomAdjust(-1000, 1000)]);
     return slot;
   };
@@ -276,7 +284,7 @@ export async function openSandboxes({
     const wanted = { memoryBytes: limits.memoryBytes, processes: limits.processes + ownProcesses };
     const writes = limitWrites(layout, slot.group.path, wanted, slot.current);
     slot.current = wanted;
-    return writes.map(({ path, text }) => op.write(path, text));
+    return [...writes.map(({ path, text }) => op.write(path, text)), ...slot.resets];
   };
 
   const pool = createSlotPool<Slot>({

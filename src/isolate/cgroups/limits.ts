@@ -131,3 +131,10 @@ export function usageCounters(layout: CgroupLayout, path: string): Counter[] {
   if (pids) counters.push({ name: 'processes', path: join(pids, 'pids.peak') });
   return counters;
 }
+
+/** Peaks that can be set back: memory on v1. On v2 a peak is the group's life's. */
+export function resettable(layout: CgroupLayout, counters: readonly Counter[]): string[] {
+  return layout.where.memory?.version === 1
+    ? counters.filter(({ name }) => name === 'memory').map(({ path }) => path)
+    : [];
+}

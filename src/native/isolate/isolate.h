@@ -26,7 +26,7 @@ enum {
   MAX_ARGS = 5,
   MAX_PLAN = 1 << 20,      /* bytes of one plan: a longer one is refused unread */
   MAX_INPUT = 256 << 10,   /* bytes of one input frame */
-  MAX_BACKLOG = 1 << 20,   /* bytes queued for one peer before output waits (or, when kept, the peer is dropped) */
+  MAX_BACKLOG = 1 << 20,   /* bytes queued for one peer before output waits, or, of a kept run, leaves a gap */
   MAX_PEERS = 32,
   MAX_COUNTERS = 8,
   MAX_STDIO = 4,           /* 0, 1, 2 and the result pipe */
@@ -43,7 +43,7 @@ static inline size_t buf_size(const struct buf *b) { return b->end - b->start; }
 static inline char *buf_data(const struct buf *b) { return b->data + b->start; }
 
 /* A connection that speaks frames: one byte kind, four bytes length (little endian), payload. */
-struct peer { int fd; bool ended; struct buf in, out; int passed[MAX_PASSED]; int npassed; };
+struct peer { int fd; bool ended, behind; struct buf in, out; int passed[MAX_PASSED]; int npassed; };
 enum frame_result { FRAME_NONE, FRAME_READY, FRAME_BAD };
 int peer_fill(struct peer *);                        /* reads what is there; -1 when the other side is gone */
 enum frame_result peer_frame(struct peer *, char *kind, char **payload, uint32_t *length); /* does not consume */

@@ -96,7 +96,9 @@ int plan_parse(struct plan *plan, const char *text, size_t length, char *why, si
   if (length == 0 || length > MAX_PLAN) return refuse(plan, why, whysize, "a plan has 1 to 1048576 bytes%s", "");
   if (text[length - 1] != 0) return refuse(plan, why, whysize, "the last string of the plan has no end%s", "");
   plan->text = malloc(length);
-  plan->op = calloc(MAX_OPS, sizeof *plan->op);
+  size_t strings = 0;
+  for (size_t i = 0; i < length; i++) strings += text[i] == 0;
+  plan->op = calloc(strings < MAX_OPS ? strings : MAX_OPS, sizeof *plan->op);
   if (!plan->text || !plan->op) return refuse(plan, why, whysize, "no memory for the plan%s", "");
   memcpy(plan->text, text, length);
   char *at = plan->text, *end = at + length;

@@ -63,6 +63,10 @@ int shell(int argc, char **argv) {
     return 125;
   }
   run_init(&run, NULL, &plan);
-  if (run_execute(&run) || run.exec_errno < 0) return 125;
+  bool failed = run_execute(&run) || run.exec_errno < 0;
+  plan_free(&plan);
+  buf_free(&text);
+  free(here);
+  if (failed) return 125;
   return WIFSIGNALED(run.exit_status) ? 128 + WTERMSIG(run.exit_status) : WEXITSTATUS(run.exit_status);
 }

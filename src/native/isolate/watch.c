@@ -29,12 +29,26 @@ void run_kill(struct run *run, const char *reason) {
   send_signal(run, SIGKILL);
 }
 
+/* A kept run waits for nobody: whoever reads too slowly is told from which byte on the output goes on, and
+ * finds what lies between in the record. False: not this piece. */
+static bool keeps_up(struct run *run, struct peer *p, char kind, size_t n) {
+  struct json j;
+  size_t queued = buf_size(&p->out);
+  bool output = kind != 'J';
+  if (!run->keep.on) return true;
+  if (output && queued + n > (p->behind ? MAX_BACKLOG / 2 : MAX_BACKLOG)) return p->behind = true, false;
+  if (!p->behind) return true;
+  p->behind = false;
+  json_open(&j, "gap");
+  json_number(&j, "offset", (double)keep_offset(run) - (output ? (double)n : 0));
+  json_close(&j);
+  peer_send(p, 'J', j.text, j.n);
+  return true;
+}
+
 void run_broadcast(struct run *run, char kind, const void *data, size_t n) {
-  for (int i = 0; i < run->npeers; i++) {
-    struct peer *p = run->peers[i];
-    if (run->keep.on && buf_size(&p->out) + n > MAX_BACKLOG) p->ended = true; /* too slow: it can read the record */
-    else peer_send(p, kind, data, n);
-  }
+  for (int i = 0; i < run->npeers; i++)
+    if (keeps_up(run, run->peers[i], kind, n)) peer_send(run->peers[i], kind, data, n);
 }
 
 /* ---- limits ---- */
