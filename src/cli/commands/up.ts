@@ -18,12 +18,13 @@ function optionsOf({ args }: Context): CloudOptions {
 }
 
 /** What to say, and do, once the cloud at `url` answers. */
-async function welcome(context: Context, { data }: CloudOptions, url: string, began: number): Promise<void> {
+async function welcome(context: Context, { data }: CloudOptions, url: string, began?: number): Promise<void> {
   const { args, out } = context;
+  const time = began === undefined ? '' : `${formatDuration(performance.now() - began)}, `;
   if (!args.flag('demo')) {
     out.result({ url, data }, () =>
       [
-        `Carrel is up: ${out.paint('bold', url)}  (${formatDuration(performance.now() - began)}, data in ${data})`,
+        `Carrel is up: ${out.paint('bold', url)}  (${time}data in ${data})`,
         `  carrel status                what is running`,
         `  carrel course new NAME       make a course; then: carrel lab import NAME DIR`,
         `  carrel machine new NAME      a machine with root`,
@@ -32,7 +33,7 @@ async function welcome(context: Context, { data }: CloudOptions, url: string, be
     );
     return;
   }
-  out.note(`Carrel is up: ${url}  (${formatDuration(performance.now() - began)})`);
+  out.note(`Carrel is up: ${url}  (${time}data in ${data})`);
   const { runDemo } = await import('../demo/run.ts');
   await runDemo(await connect({ data }), data, out);
 }
@@ -44,7 +45,7 @@ async function running(context: Context, options: CloudOptions): Promise<boolean
   if (!address) return false;
   await untilReady(address.url, options.data);
   context.out.note(`Carrel is running already in ${options.data} (process ${status.pid}).`);
-  await welcome(context, options, address.url, performance.now());
+  await welcome(context, options, address.url);
   return true;
 }
 
