@@ -119,10 +119,10 @@ test('end to end: the fork server and the database come back after kill -9, and 
   for (const part of childrenOf(child.pid ?? 0)) if (isAlive(part)) process.kill(part.pid, 'SIGKILL');
   const health = await until(
     20_000,
-    'health to be ok again',
+    'isolation and database to be well again',
     async () => {
       const now = await client.getHealth({ params: {} });
-      return now.status === 'ok' ? now : undefined;
+      return now.isolation === 'ok' && now.database === 'ok' ? now : undefined;
     },
     { everyMs: 100 },
   );

@@ -104,6 +104,7 @@ export async function startDaemon({
       version,
       database: async () => (await sql`select 1`.execute(db)).rows.length === 1,
       isolation: async () => isolation.up && isolation.get().pid !== undefined,
+      machines: async () => engine.machines.up || engine.machines.soon(1000).then(() => true),
       uplink: hasUplink,
     });
     const services = {

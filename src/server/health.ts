@@ -8,6 +8,7 @@ export interface HealthOptions {
   readonly version: string;
   readonly database: () => Promise<boolean>;
   readonly isolation: () => Promise<boolean>;
+  readonly machines: () => Promise<boolean>;
   readonly uplink: () => Promise<boolean>;
 }
 
@@ -28,21 +29,23 @@ async function answered(question: () => Promise<boolean>, ms = 2000): Promise<bo
   }
 }
 
-export function createHealth({ version, database, isolation, uplink }: HealthOptions): Health {
+export function createHealth({ version, database, isolation, machines, uplink }: HealthOptions): Health {
   const startedAt = new Date().toISOString();
   return {
     async report() {
-      const [hasDatabase, hasIsolation, hasUplink] = await Promise.all([
+      const [hasDatabase, hasIsolation, hasMachines, hasUplink] = await Promise.all([
         answered(database),
         answered(isolation),
+        answered(machines),
         answered(uplink),
       ]);
       return {
-        status: hasDatabase && hasIsolation ? 'ok' : 'degraded',
+        status: hasDatabase && hasIsolation && hasMachines ? 'ok' : 'degraded',
         version,
         startedAt,
         database: hasDatabase ? 'ok' : 'unavailable',
         isolation: hasIsolation ? 'ok' : 'unavailable',
+        machines: hasMachines ? 'ok' : 'unavailable',
         uplink: hasUplink ? 'ok' : 'none',
       };
     },

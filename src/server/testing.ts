@@ -68,6 +68,7 @@ export async function startTestServer(
     version: 'test',
     database: async () => true,
     isolation: async () => true,
+    machines: async () => true,
     uplink: async () => false,
   });
   const app = await assembleApp({

@@ -55,5 +55,7 @@ export const health = z.strictObject({
   startedAt: time,
   database: z.enum(['ok', 'unavailable']),
   isolation: z.enum(['ok', 'unavailable']),
+  /** Without them courses, submissions and sandboxed grading still work. */
+  machines: z.enum(['ok', 'unavailable']),
   uplink: z.enum(['ok', 'none']),
 });
