@@ -11,6 +11,7 @@ import { readdir, readFile, readlink, realpath } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { errnoOf } from '#base/errors.ts';
+import { workerInstance } from '#server/instances.ts';
 
 const run = promisify(execFile);
 
@@ -30,7 +31,7 @@ export interface Census {
 }
 
 /** The instance word of a data directory: what its cgroups are called. */
-export async function instanceOf(directory: string): Promise<string> {
+async function instanceOf(directory: string): Promise<string> {
   return createHash('sha256')
     .update(await realpath(directory))
     .digest('hex')
@@ -47,9 +48,14 @@ async function quietly<T>(work: Promise<T>, otherwise: T): Promise<T> {
   }
 }
 
-async function whyOurs(pid: string, directory: string, group: string): Promise<string | undefined> {
+async function whyOurs(
+  pid: string,
+  directory: string,
+  groups: readonly string[],
+): Promise<string | undefined> {
   const base = `/proc/${pid}`;
-  if ((await quietly(readFile(`${base}/cgroup`, 'utf8'), '')).includes(group)) return 'cgroup';
+  const cgroup = await quietly(readFile(`${base}/cgroup`, 'utf8'), '');
+  if (groups.some((group) => cgroup.includes(group))) return 'cgroup';
   if ((await quietly(readFile(`${base}/cmdline`, 'utf8'), '')).includes(directory)) return 'command line';
   if ((await quietly(readlink(`${base}/cwd`), '')).startsWith(directory)) return 'working directory';
   for (const fd of await quietly(readdir(`${base}/fd`), []))
@@ -57,19 +63,31 @@ async function whyOurs(pid: string, directory: string, group: string): Promise<s
   return undefined;
 }
 
-async function processesOf(directory: string, group: string): Promise<string[]> {
+async function processesOf(directory: string, groups: readonly string[]): Promise<string[]> {
   const found: string[] = [];
   for (const pid of (await readdir('/proc')).filter((name) => /^\d+$/.test(name))) {
     if (Number(pid) === process.pid) continue;
     const status = await quietly(readFile(`/proc/${pid}/status`, 'utf8'), '');
     if (status === '' || /^State:\s+[ZX]/m.test(status)) continue;
-    const why = await whyOurs(pid, directory, group);
+    const why = await whyOurs(pid, directory, groups);
     if (why) found.push(`${pid} ${/^Name:\t(.*)$/m.exec(status)?.[1]}: ${why}`);
   }
   return found;
 }
 
-async function cgroupsOf(group: string): Promise<string[]> {
+/** A killed worker's groups have a name of their own (server/instances.ts). */
+const workersLookedFor = 8;
+
+async function groupsOf(directory: string): Promise<string[]> {
+  const path = await realpath(directory);
+  const numbers = Array.from({ length: workersLookedFor }, (_, index) => index + 1);
+  return [
+    `carrel-${await instanceOf(directory)}`,
+    ...numbers.map((number) => `carrel-${workerInstance(path, number)}`),
+  ];
+}
+
+async function cgroupsOf(groups: readonly string[]): Promise<string[]> {
   const mounts = (await readFile('/proc/self/mounts', 'utf8'))
     .split('\n')
     .map((line) => line.split(' '))
@@ -78,7 +96,7 @@ async function cgroupsOf(group: string): Promise<string[]> {
   const found: string[] = [];
   for (const mount of mounts)
     for (const entry of await quietly(readdir(mount, { withFileTypes: true }), []))
-      if (entry.isDirectory() && entry.name === group) found.push(join(mount, entry.name));
+      if (entry.isDirectory() && groups.includes(entry.name)) found.push(join(mount, entry.name));
   return found;
 }
 
@@ -94,15 +112,15 @@ async function loopsOf(directory: string): Promise<string[]> {
 
 /** Counts what belongs to the cloud at `directory`, and what stands in the test's own network namespace. */
 export async function takeCensus(directory: string): Promise<Census> {
-  const group = `carrel-${await instanceOf(directory)}`;
+  const groups = await groupsOf(directory);
   const links = await run('ip', ['-o', 'link']);
   const rules = await run('nft', ['list', 'ruleset']).catch(() => ({ stdout: '' }));
   return {
-    processes: await processesOf(directory, group),
+    processes: await processesOf(directory, groups),
     mounts: (await readFile('/proc/self/mounts', 'utf8'))
       .split('\n')
       .filter((line) => line.includes(directory)),
-    cgroups: await cgroupsOf(group),
+    cgroups: await cgroupsOf(groups),
     loops: await loopsOf(directory),
     links: links.stdout
       .trim()
