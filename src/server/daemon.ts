@@ -25,7 +25,7 @@ import { openEngine, startIsolation } from './engine.ts';
 import { openEventFeed } from './events/feed.ts';
 import { createHandlers, recoverAnswers } from './handlers/all.ts';
 import { createHealth } from './health.ts';
-import { startHousekeeping } from './housekeeping.ts';
+import { startUpkeep } from '#jobs/upkeep.ts';
 import { assembleApp } from './http/assemble.ts';
 import { listenHttp, type Listen, type Listening } from './http/listen.ts';
 import { openAccessLog } from './http/log-file.ts';
@@ -95,8 +95,8 @@ export async function startDaemon({
       log,
     });
     undo.push(() => engine.close());
-    const housekeeping = startHousekeeping(db, log);
-    undo.push(() => housekeeping.stop());
+    const upkeep = startUpkeep({ db, log });
+    undo.push(() => upkeep.stop());
     const feed = openEventFeed(store, log);
     undo.push(() => feed.close());
 
