@@ -88,6 +88,8 @@ export const op = {
   denySetgroups: (): Operation => ['setgroups', 'deny'],
   identity: (uid: number, gid: number): Operation => ['identity', number(uid), number(gid)],
   hostname: (name: string): Operation => ['hostname', name],
+  /** The session clones the next run's child ahead of time, in the same namespaces and ids. */
+  prepare: (): Operation => ['prepare'],
   /** The session announces the child's pid and waits for `go`. */
   sync: (): Operation => ['sync'],
   // input and output

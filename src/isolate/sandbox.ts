@@ -174,6 +174,7 @@ function sandboxPlan(spec: SandboxSpec, limits: SandboxLimits, slot: Slot): Oper
     op.map('uid', guestId, slot.hostId, 1),
     op.map('gid', guestId, slot.hostId, 1),
     op.denySetgroups(),
+    op.prepare(),
     spec.stdin === undefined ? op.stdio(0, 'null') : op.stdio(0, 'pipe'),
     op.stdio(1, 'pipe'),
     op.stdio(2, 'pipe'),

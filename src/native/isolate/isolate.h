@@ -6,6 +6,7 @@
  *   plan.c     a plan is a list of operations; the table says what each one does, and where
  *   session.c  one run: clone, hand over, watch, report
  *   watch.c    the poll loop: output, input, limits, peers
+ *   prepare.c  the child of the next run, cloned while nobody waits
  *   keep.c     runs that outlive their client: record, lock, control socket, exec server
  *   op_*.c     the operations
  *   init.c     process 1: of a sandbox, and of a machine
@@ -73,7 +74,7 @@ struct op_def {
   op_fn *child;  /* in the child */
 };
 struct op { const struct op_def *def; char *arg[MAX_ARGS]; int fd; };
-struct plan { struct op *op; int n; char *text; };
+struct plan { struct op *op; int n; char *text; size_t length; };
 int plan_parse(struct plan *, const char *text, size_t length, char *why, size_t whysize);
 void plan_free(struct plan *);
 
@@ -109,6 +110,7 @@ struct run {
   int work;                     /* its work directory, handed over; or -1 */
   bool separate_init;           /* process 1 is ours, the program is its child */
   bool started;
+  bool prepare, prepared;       /* clone the next child ahead; this one was */
   double began;                 /* ms, monotonic */
   struct buf input; bool input_ended;
   double out; bool killed; const char *reason;
@@ -136,9 +138,17 @@ void run_note(struct run *, const struct note *, int fd);
 void run_report(struct run *, struct json *);
 int run_sync(struct run *);
 _Noreturn void child_main(struct run *);
+_Noreturn void child_run(struct run *);
+int write_maps(struct run *);
 _Noreturn void child_fail(struct run *, int error);
 int copy_into(struct run *, const char *from, const char *to);
 void collect_files(struct run *);
+
+/* ---- prepare.c ---- */
+void prepare_next(struct run *);
+void prepare_drop(void);
+bool prepare_take(struct run *);
+int prepare_go(struct run *);
 
 /* ---- keep.c ---- */
 void keep_start(struct run *);                        /* the child runs: tell the world */

@@ -96,6 +96,12 @@ int init_before(struct run *run, struct op *op) {
   return 0;
 }
 
+int prepare_before(struct run *run, struct op *op) {
+  (void)op;
+  run->prepare = true;
+  return 0;
+}
+
 int pty_before(struct run *run, struct op *op) {
   run->tty = true;
   run->rows = atoi(op->arg[0]);

@@ -5,7 +5,7 @@
 /* op_settings.c: in the session, before there is a child */
 op_fn limit_before, counter_before, write_before, join_before, cgroup_before, namespaces_before, target_before,
   map_before, setgroups_before, stdio_before, pty_before, oom_before, oom_after, place_after, sync_after,
-  hold_net_after, init_before;
+  hold_net_after, init_before, prepare_before;
 /* op_mount.c: file systems, in the child (and the halves that need the session's privileges) */
 op_fn root_before, root_child, late_root_after, bind_before, bind_child, mount_child, dev_child, remount_child, pivot_child,
   mkdir_child, symlink_child, touch_child, private_child, overlay_root_child;

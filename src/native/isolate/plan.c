@@ -27,6 +27,7 @@ static const struct op_def table[] = {
   { "setgroups",    1 /* deny */,                        setgroups_before,     NULL,                NULL },
   { "identity",     2 /* UID GID */,                     NULL,                 NULL,                identity_child },
   { "hostname",     1,                                   NULL,                 NULL,                hostname_child },
+  { "prepare",      0 /* the next child ahead of time */, prepare_before,      NULL,                NULL },
   { "sync",         0 /* announce the pid, wait for 'g' */, NULL,              sync_after,          NULL },
   /* input and output */
   { "stdio",        3 /* 0..3 null|pipe|inherit|file|fd X */, stdio_before,    NULL,                NULL },
@@ -101,6 +102,7 @@ int plan_parse(struct plan *plan, const char *text, size_t length, char *why, si
   plan->op = calloc(strings < MAX_OPS ? strings : MAX_OPS, sizeof *plan->op);
   if (!plan->text || !plan->op) return refuse(plan, why, whysize, "no memory for the plan%s", "");
   memcpy(plan->text, text, length);
+  plan->length = length;
   char *at = plan->text, *end = at + length;
   while (at < end) {
     const struct op_def *def = lookup(at);

@@ -169,6 +169,10 @@ static bool receive_go(struct run *run) {
 _Noreturn void child_main(struct run *run) {
   /* Order: ask for death with the session, then wait. A session that died in between is an end of file. */
   if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) || !receive_go(run)) _exit(125);
+  child_run(run);
+}
+
+_Noreturn void child_run(struct run *run) {
   prctl(PR_SET_DUMPABLE, 0, 0, 0, 0); /* until the program starts nobody inside may look at us */
   for (int i = 0; i < run->plan.n; i++) {
     struct op *op = &run->plan.op[i];
@@ -193,7 +197,7 @@ static int stage(struct run *run, bool after) {
   return 0;
 }
 
-static int write_maps(struct run *run) {
+int write_maps(struct run *run) {
   char path[64];
   if (!(run->namespaces & CLONE_NEWUSER)) return 0;
   snprintf(path, sizeof path, "/proc/%d/setgroups", run->pid);
@@ -249,10 +253,8 @@ static int configured(struct run *run) {
   return 0;
 }
 
-int run_execute(struct run *run) {
-  run->began = now_ms();
-  if (stage(run, false)) return -1;
-  if (!has_program(run)) return configured(run);
+/* The child, in its namespaces and with its ids, waiting for "go". */
+static int start_child(struct run *run) {
   int ends[2];
   if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends)) return run_error(run, "clone", -1, errno), -1;
   struct clone_args a = {
@@ -278,26 +280,35 @@ int run_execute(struct run *run) {
     run_error(run, "maps", -1, errno);
     return abandon(run), -1;
   }
-  if (stage(run, true)) return abandon(run), -1;
-  for (int i = 0; i < MAX_STDIO; i++) shut(&run->stdio[i].theirs);
-  for (int i = 0; i < run->plan.n; i++) shut(&run->plan.op[i].fd);
-  struct note go = { 0 };
-  if (note_send(run->status, &go, run->late_root)) return run_error(run, "clone", -1, errno), abandon(run), -1;
-  shut(&run->late_root);
-  run_watch(run);
   return 0;
 }
 
+int run_execute(struct run *run) {
+  run->began = now_ms();
+  if (stage(run, false)) return -1;
+  if (!has_program(run)) return configured(run);
+  if (!prepare_take(run) && start_child(run)) return -1;
+  if (stage(run, true)) return abandon(run), -1;
+  struct note go = { 0 };
+  if (run->prepared ? prepare_go(run) : note_send(run->status, &go, run->late_root))
+    return run_error(run, "clone", -1, errno), abandon(run), -1;
+  shut(&run->late_root);
+  for (int i = 0; i < MAX_STDIO; i++) shut(&run->stdio[i].theirs);
+  for (int i = 0; i < run->plan.n; i++) shut(&run->plan.op[i].fd);
+  run_watch(run);
+  return 0;
+}
 int run_plan(struct peer *client, struct plan *plan) {
   static struct run run; /* static: large, and pages touched once stay warm */
   run_init(&run, client, plan);
   struct peer *peers[MAX_PEERS + 1] = { client };
   run.peers = peers;
   run.npeers = 1;
-  run_execute(&run);
-  run_close(&run);
-  plan_free(plan);
+  bool ran = !run_execute(&run);
   for (int i = 0; i < run.npeers; i++) peer_drain(peers[i], run.keep.on ? 1000 : 30000);
   if (run.keep.on) _exit(0); /* a keeper has done its work */
+  run_close(&run); /* after the answer: what is let go of here takes its time */
+  if (ran && !client->ended) prepare_next(&run);
+  plan_free(plan);
   return client->ended ? -1 : 0;
 }
