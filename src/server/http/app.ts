@@ -205,9 +205,12 @@ function compile(
     );
     const lasts = (route.websocket ?? route.replyBytes === 'text/event-stream') && request.method !== 'HEAD';
     const lasting = lasts ? holdConnection(exchange, authenticator, shutdown) : undefined;
+    // A replay is found by the request id of its job: callers may repeat theirs, so it gets an ending of our own.
+    const workId =
+      wantsOnce === undefined ? requestId : `${requestId}.${requestIdOf(undefined).slice(1, 13)}`;
     const call: Call = {
       actor,
-      requestId,
+      requestId: workId,
       role: granted.role,
       courseId: granted.courseId,
       ifMatch: request.headers.get('if-match') ?? undefined,
@@ -226,7 +229,7 @@ function compile(
           userId: actor.id,
           key: checkKey(wantsOnce),
           bodyHash: hashRequest(route.method, url.pathname + url.search, bytes),
-          requestId,
+          requestId: workId,
         },
         async () => keep(route, await handler(input, call), checkReplies),
         async (firstId) => {
