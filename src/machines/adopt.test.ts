@@ -1,6 +1,6 @@
 /** What outlives the daemon, and consoles: many readers, one writer, offsets. */
 import assert from 'node:assert/strict';
-import { rmSync } from 'node:fs';
+import { readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { until, within } from '#base/deadline.ts';
@@ -154,5 +154,24 @@ test(
     const reply = await bed.machines.run(id, runRequest.parse({ argv: ['true'] }));
     assert.deepEqual(reply.end, { kind: 'exited', status: 0 });
     await bed.done(bed.machines.remove(anna, id));
+  },
+);
+
+test(
+  'a keeper that hangs does not hold up the others, and its machine can be deleted',
+  { skip },
+  async () => {
+    const [hung, well] = [await bed.make(anna), await bed.make(anna)];
+    await bed.suspend();
+    const note = readFileSync(join(bed.dataDirectory, 'machines', hung, 'lock'), 'utf8');
+    const [pid = 0] = note.split(' ').map(Number);
+    assert.ok(pid > 1);
+    process.kill(pid, 'SIGSTOP');
+    await bed.resume();
+    const reply = await bed.machines.run(well, runRequest.parse({ argv: ['true'] }));
+    assert.deepEqual(reply.end, { kind: 'exited', status: 0 });
+    await bed.done(bed.machines.remove(anna, hung));
+    await bed.done(bed.machines.remove(anna, well));
+    assert.deepEqual(readdirSync(join(bed.dataDirectory, 'machines')), []);
   },
 );

@@ -7,6 +7,7 @@ import { until } from '#base/deadline.ts';
 import { isCarrelError } from '#base/errors.ts';
 import { runRequest, type ProgramEnd } from '#contract/schemas/machines.ts';
 import { statOf } from '#host/processes.ts';
+import { cancelJob } from '#jobs/queue.ts';
 import { type Census, dangling, takeCensus } from '#test/harness/census.ts';
 import type { Actor } from './actor.ts';
 import { type Bed, request, startBed } from './testing.ts';
@@ -198,6 +199,39 @@ test(
     await bed.done(bed.machines.remove(anna, id));
   },
 );
+
+test('a machine gets the share of a processor that it may have', { skip }, async () => {
+  const id = await bed.make(anna, { limits: { ...request().limits, cpus: 0.2 } });
+  const { cpuMs } = await bed.machines.stats(id);
+  const reply = await bed.machines.run(
+    id,
+    runRequest.parse({ argv: ['sh', '-c', 'while :; do :; done'], limitMs: 1500 }),
+  );
+  assert.deepEqual(reply.end, { kind: 'killed', reason: 'wall' });
+  const used = (await bed.machines.stats(id)).cpuMs - cpuMs;
+  assert.ok(used < 0.5 * reply.wallMs, `${used} ms of ${reply.wallMs} ms`);
+  await bed.done(bed.machines.remove(anna, id));
+});
+
+test('a create that is cancelled leaves a failed machine and no traces', { skip }, async () => {
+  const accepted = await bed.machines.create(anna, request());
+  await cancelJob(bed.store.db, accepted.job.id);
+  const machine = await until(8000, 'the machine to settle', async () => {
+    const seen = await bed.machines.get(accepted.machineId);
+    return seen.activity === null ? seen : undefined;
+  });
+  assert.ok(
+    machine.state === 'failed' || machine.state === 'running',
+    'the cancellation came in time, or too late',
+  );
+  if (machine.state === 'failed') {
+    assert.equal(machine.failure?.code, 'cancelled');
+    assert.deepEqual(readdirSync(join(bed.dataDirectory, 'machines')), []);
+    await bed.done(bed.machines.start(anna, machine.id)); // from the beginning
+    assert.equal((await sh(machine.id, 'echo here')).out, 'here\n');
+  }
+  await bed.done(bed.machines.remove(anna, machine.id));
+});
 
 test('a run gives status, both streams, and ends at its limits', { skip }, async () => {
   const id = await bed.make(anna);

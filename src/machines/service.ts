@@ -13,6 +13,7 @@ import { createHash } from 'node:crypto';
 import { realpathSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
+import { sleep } from '#base/deadline.ts';
 import { messageOf } from '#base/errors.ts';
 import { silent, type Logger } from '#base/log.ts';
 import type { Machine, NewMachine } from '#contract/schemas/machines.ts';
@@ -23,6 +24,7 @@ import { selectNetworkByName } from '#store/networks.ts';
 import type { Db } from '#store/schema.ts';
 import type { Actor } from './actor.ts';
 import type { Cloud, CloudNetwork } from './cloud.ts';
+import { noticeEnd, type ReconcileReport } from './confirm.ts';
 import { createDrivers, type DriverHost } from './drivers/table.ts';
 import { type Execs, openExecs } from './execs.ts';
 import { type FreshMachine, type FreshOptions, withFresh } from './fresh.ts';
@@ -31,7 +33,7 @@ import { machineJobs } from './jobs.ts';
 import { openViews, type Views } from './list.ts';
 import { openLiving } from './living.ts';
 import { openLocks } from './locks.ts';
-import { noticeEnd, reconcileAll, type ReconcileReport, reconcileSome } from './reconcile.ts';
+import { reconcileAll, reconcileSome } from './reconcile.ts';
 import {
   type Accepted,
   type CreateOptions,
@@ -81,6 +83,9 @@ export function instanceOf(dataDirectory: string): string {
   return createHash('sha256').update(realpathSync(dataDirectory)).digest('hex').slice(0, 8);
 }
 
+/** How long opening waits for the first pass; it goes on afterwards. */
+const firstPassMs = 3000;
+
 export async function openMachines({
   db,
   server,
@@ -126,8 +131,14 @@ export async function openMachines({
   let passes: Promise<void> = Promise.resolve();
   if (reconciles) {
     await reconcileFabric(cloud, fabric);
-    log.info('machines reconciled', { ...(await reconcileAll(cloud)) });
+    const first = reconcileAll(cloud).then(
+      (report) => log.info('machines reconciled', { ...report }),
+      (error: unknown) => log.error('machines could not be reconciled', { error: messageOf(error) }),
+    );
+    // one machine that hangs must not keep all the others from being used
+    await Promise.race([first, sleep(firstPassMs, signal).catch(() => undefined)]);
     passes = everyFew(reconcileEveryMs, signal, async () => {
+      await first;
       await reconcileSome(cloud).catch((error: unknown) =>
         log.warn('machines could not be reconciled', { error: messageOf(error) }),
       );
@@ -206,10 +217,7 @@ function stopper(): { signal: AbortSignal; stop: () => void } {
 
 async function everyFew(ms: number, signal: AbortSignal, work: () => Promise<void>): Promise<void> {
   while (!signal.aborted) {
-    await new Promise<void>((resolve) => {
-      const timer = setTimeout(resolve, ms);
-      signal.addEventListener('abort', () => (clearTimeout(timer), resolve()), { once: true });
-    });
+    await sleep(ms, signal).catch(() => undefined);
     if (!signal.aborted) await work();
   }
 }

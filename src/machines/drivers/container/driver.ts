@@ -21,6 +21,9 @@ import { endOf, openKept } from './terminal.ts';
 import { validateContainer } from './validate.ts';
 import { createWarmer } from './warm.ts';
 
+/** It has nothing to do but answer; a loaded host may be slow. */
+const reachMs = 5000;
+
 export function createContainerDriver(host: DriverHost): Driver {
   const parts: StartParts = {
     ...host,
@@ -29,7 +32,7 @@ export function createContainerDriver(host: DriverHost): Driver {
   };
   const directoryOf = (id: string): string => join(host.directory, id);
   const adopt = async (spec: MachineSpec): Promise<RunningMachine | undefined> => {
-    const keeper = await adoptKeeper(spec.directory);
+    const keeper = await reach(spec);
     return keeper && runningContainer(keeper, spec, host);
   };
   return {
@@ -74,6 +77,20 @@ export function createContainerDriver(host: DriverHost): Driver {
       await removeDisk({ directory, image: '' }, host);
     },
   };
+}
+
+/** A keeper that hangs is out of reach, like one whose socket is gone. */
+async function reach({ directory, name }: MachineSpec): Promise<Keeper | undefined> {
+  const pending = adoptKeeper(directory);
+  try {
+    return await within(reachMs, `the keeper of machine ${name}`, pending);
+  } catch (error) {
+    void pending.then(
+      (late) => late?.close(),
+      () => undefined,
+    );
+    throw error;
+  }
 }
 
 function directoriesOf({ directory }: DriverHost): string[] {

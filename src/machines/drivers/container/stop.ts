@@ -2,13 +2,16 @@
 import { rm } from 'node:fs/promises';
 import { until, within } from '#base/deadline.ts';
 import { isCarrelError } from '#base/errors.ts';
-import { isLocked } from '#host/flock.ts';
+import { isLocked, readLockNote } from '#host/flock.ts';
+import { signalProcess } from '#host/processes.ts';
 import { containerPaths, type Keeper, releaseContainer } from '#isolate/machine.ts';
 import type { MachineSpec } from '../../driver.ts';
 import type { DriverHost } from '../table.ts';
 
 /** After init has ended the keeper writes its report, unmounts and goes. */
 const keeperEndMs = 10_000;
+/** A keeper that has not gone this long after its machine was killed does not go by itself. */
+const keeperGraceMs = 2000;
 
 /** Ends the container; resolves when its keeper is gone too, so that it may be started again at once. */
 export async function stopContainer(
@@ -37,12 +40,21 @@ export async function killContainer(
   { instance }: DriverHost,
 ): Promise<void> {
   await releaseContainer(instance, id);
-  await keeperEnd(directory);
+  try {
+    await keeperEnd(directory, keeperGraceMs);
+  } catch (error) {
+    if (!isCarrelError(error, 'deadline_exceeded')) throw error;
+    // it hangs, or was stopped: its lock tells who it is
+    const [pid = '', startTime = ''] = (readLockNote(containerPaths(directory).lock) ?? '').trim().split(' ');
+    if (/^\d+$/.test(pid) && /^\d+$/.test(startTime))
+      signalProcess({ pid: Number(pid), startTime }, 'SIGKILL');
+    await keeperEnd(directory);
+  }
 }
 
-async function keeperEnd(directory: string): Promise<void> {
+async function keeperEnd(directory: string, ms = keeperEndMs): Promise<void> {
   const { lock } = containerPaths(directory);
-  await until(keeperEndMs, 'the keeper to end', () => (isLocked(lock) ? undefined : true), { everyMs: 2 });
+  await until(ms, 'the keeper to end', () => (isLocked(lock) ? undefined : true), { everyMs: 2 });
 }
 
 /** The link and the control groups, with whatever is in them. */
