@@ -63,7 +63,8 @@ const environment = {
 export async function runSandbox(context: CheckContext, request: RunRequest): Promise<SandboxReport> {
   const { argv, limits, env = {}, stdin = new Uint8Array(), inputs = [], work, collect = [] } = request;
   context.signal.throwIfAborted();
-  await requireProgram(context, argv[0] ?? '', env);
+  const [program = ''] = argv;
+  if (!inputs.some(({ guest }) => guest === program)) await requireProgram(context, program, env);
   return await context.sandboxes.run(
     {
       root: context.root,
