@@ -102,6 +102,7 @@ struct run {
   double wall_ms, cpu_ms, output_bytes; /* 0: no limit */
   struct counter counter[MAX_COUNTERS]; int ncounters;
   struct keep keep;
+  int held_mounts; /* the child's mount namespace: taken apart after the answer, not before; or -1 */
   int held_net; /* a network namespace kept alive for the length of the run, or -1 */
 
   /* the child */

@@ -7,6 +7,7 @@
 #define _GNU_SOURCE
 #include "isolate.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/sched.h>
 #include <poll.h>
 #include <signal.h>
@@ -22,7 +23,7 @@ enum { MAX_PACKET = 96 << 10, MAX_FDS = 64 };
 /* What comes before the text of the plan. */
 struct head { int kind[MAX_STDIO], nfds, owner[MAX_FDS]; /* >= 0: of that operation; else of stdio -1 - owner */ };
 static struct { char bytes[MAX_PACKET]; } packet;
-static struct { pid_t pid; int pidfd, status; uint64_t namespaces; char uid_map[512], gid_map[512]; bool deny; } ready;
+static struct { pid_t pid; int pidfd, status, mounts; uint64_t namespaces; char uid_map[512], gid_map[512]; bool deny; } ready;
 
 static bool eligible(const struct run *run) {
   return run->prepare && run->cgroup < 0 && run->target < 0 && run->keep.lock < 0 && run->held_net < 0 && !run->tty;
@@ -79,6 +80,9 @@ void prepare_next(struct run *run) {
   memcpy(ready.gid_map, run->gid_map, sizeof ready.gid_map);
   pid_t before = run->pid;
   run->pid = pid;
+  char path[64];
+  snprintf(path, sizeof path, "/proc/%d/ns/mnt", pid);
+  ready.mounts = open(path, O_RDONLY | O_CLOEXEC);
   if (write_maps(run)) prepare_drop();
   run->pid = before;
 }
@@ -89,6 +93,7 @@ void prepare_drop(void) {
   while (waitpid(ready.pid, NULL, 0) < 0 && errno == EINTR) { }
   close(ready.pidfd);
   close(ready.status);
+  if (ready.mounts >= 0) close(ready.mounts);
   ready.pid = 0;
 }
 
@@ -103,7 +108,7 @@ bool prepare_take(struct run *run) {
     run->plan.length + sizeof(struct head) <= MAX_PACKET && poll(&dead, 1, 0) == 0;
   for (int i = 0; i < MAX_STDIO; i++) fits &= run->stdio[i].kind != IO_INHERIT; /* its 0, 1, 2 are the session's */
   if (!fits) return prepare_drop(), false;
-  run->pid = ready.pid, run->pidfd = ready.pidfd, run->status = ready.status;
+  run->pid = ready.pid, run->pidfd = ready.pidfd, run->status = ready.status, run->held_mounts = ready.mounts;
   ready.pid = 0;
   return run->prepared = true;
 }

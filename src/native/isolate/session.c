@@ -23,7 +23,7 @@ void run_init(struct run *run, struct peer *client, struct plan *plan) {
   memset(run, 0, sizeof *run);
   run->plan = *plan;
   run->client = client;
-  run->cgroup = run->target = run->held_net = run->pidfd = run->status = run->work = run->late_root = -1;
+  run->cgroup = run->target = run->held_net = run->held_mounts = run->pidfd = run->status = run->work = run->late_root = -1;
   run->keep.lock = run->keep.listener = run->keep.exec_listener = -1;
   for (int i = 0; i < MAX_STDIO; i++) run->stdio[i].theirs = run->stdio[i].ours = -1;
 }
@@ -35,7 +35,7 @@ static void shut(int *fd) {
 
 static void run_close(struct run *run) {
   for (int i = 0; i < MAX_STDIO; i++) shut(&run->stdio[i].theirs), shut(&run->stdio[i].ours);
-  shut(&run->cgroup), shut(&run->target), shut(&run->held_net), shut(&run->pidfd), shut(&run->status), shut(&run->work), shut(&run->late_root);
+  shut(&run->cgroup), shut(&run->target), shut(&run->held_net), shut(&run->held_mounts), shut(&run->pidfd), shut(&run->status), shut(&run->work), shut(&run->late_root);
   shut(&run->keep.lock), shut(&run->keep.listener), shut(&run->keep.exec_listener);
   for (int i = 0; i < run->plan.n; i++) shut(&run->plan.op[i].fd);
   buf_free(&run->input);
