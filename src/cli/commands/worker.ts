@@ -4,7 +4,11 @@ import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { constants } from 'node:os';
 import { CarrelError } from '#base/errors.ts';
-import { dataDirectory } from '../local/directory.ts';
+import { formatAddress } from '#fabric/addresses.ts';
+import { controlPath } from '#fabric/doorman.ts';
+import { fabricVariable, ownAddresses, type FabricEnvironment } from '#fabric/environment.ts';
+import { resolverAddress } from '#fabric/uplink.ts';
+import { askDoorman, dataDirectory } from '../local/directory.ts';
 import type { Action } from '../spec.ts';
 
 const program = fileURLToPath(new URL('../../server/worker-main.ts', import.meta.url));
@@ -12,9 +16,22 @@ const program = fileURLToPath(new URL('../../server/worker-main.ts', import.meta
 export const worker: Action = async ({ args }) => {
   const data = dataDirectory(args);
   if (!existsSync(program)) throw new CarrelError('host_unsupported', 'this build has no separate worker');
-  const child = spawn(process.execPath, ['--disable-warning=ExperimentalWarning', program, '--data', data], {
+  const doorman = await askDoorman(data);
+  const daemonPid = doorman?.daemonPid ?? undefined;
+  if (!doorman || daemonPid === undefined)
+    throw new CarrelError('unavailable', `no cloud is up in ${data}`, { hint: 'start it with: carrel up' });
+  const fabric: FabricEnvironment = {
+    netns: doorman.netns,
+    hostAddresses: ownAddresses(),
+    resolver: formatAddress(resolverAddress),
+    control: controlPath(data),
+  };
+  // a worker makes machines too: it works where their wires are, in the fabric, and ends with this command
+  const inside = [`--net=/proc/${daemonPid}/ns/net`, 'setpriv', '--pdeathsig', 'TERM', '--'];
+  const own = [process.execPath, '--disable-warning=ExperimentalWarning', program, '--data', data];
+  const child = spawn('nsenter', [...inside, ...own], {
     stdio: 'inherit',
-    env: { ...process.env, CARREL_DATA: data },
+    env: { ...process.env, CARREL_DATA: data, [fabricVariable]: JSON.stringify(fabric) },
   });
   const pass = (signal: NodeJS.Signals): void => void child.kill(signal);
   process.on('SIGTERM', pass);

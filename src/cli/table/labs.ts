@@ -100,7 +100,7 @@ export const labCommands: readonly CommandSpec[] = [
   {
     path: 'submit',
     doc: 'hand in files; the receipt is final, grading follows',
-    more: 'Files keep the path you name them by, below the current folder; a folder is handed in with its content.',
+    more: 'A folder is handed in with its content; a file under the path by which the lab asks for it.',
     arguments: [lab, { name: 'files', doc: 'files and folders', many: true, complete: 'file' }],
     options: [{ flags: '--no-wait', doc: 'return with the receipt; do not wait for the marks' }],
     remote: true,
