@@ -111,6 +111,7 @@ struct run {
   int work;                     /* its work directory, handed over; or -1 */
   bool separate_init;           /* process 1 is ours, the program is its child */
   bool started;
+  int ahead;                    /* operations before this index have run in the child already */
   bool prepare, prepared;       /* clone the next child ahead; this one was */
   double began;                 /* ms, monotonic */
   struct buf input; bool input_ended;

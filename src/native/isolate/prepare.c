@@ -2,7 +2,9 @@
  * A child ahead of time. Fresh namespaces are most of what a short run costs, and they do not depend on what
  * will run in them: a session whose plan says "prepare" clones the next child, with the same namespaces and id
  * maps, while it waits for the next plan. The plan and the descriptors it needs then go to that child in one
- * packet. Nothing of the earlier run is in it: it is a fresh fork in fresh namespaces.
+ * packet. Operations that stand before "prepare" are carried out ahead as well (they may not open or
+ * gather anything); the next plan must begin with the same ones. Nothing of the earlier run is in the child:
+ * it is a fresh fork in fresh namespaces.
  */
 #define _GNU_SOURCE
 #include "isolate.h"
@@ -23,13 +25,50 @@ enum { MAX_PACKET = 96 << 10, MAX_FDS = 64 };
 /* What comes before the text of the plan. */
 struct head { int kind[MAX_STDIO], nfds, owner[MAX_FDS]; /* >= 0: of that operation; else of stdio -1 - owner */ };
 static struct { char bytes[MAX_PACKET]; } packet;
-static struct { pid_t pid; int pidfd, status, mounts; uint64_t namespaces; char uid_map[512], gid_map[512]; bool deny; } ready;
+static struct { pid_t pid; int pidfd, status, mounts; uint64_t namespaces; char uid_map[512], gid_map[512]; bool deny; struct buf first; } ready;
 
 static bool eligible(const struct run *run) {
   return run->prepare && run->cgroup < 0 && run->target < 0 && run->keep.lock < 0 && run->held_net < 0 && !run->tty;
 }
 
-_Noreturn static void prepared_main(int status) {
+static int prepare_index(const struct plan *plan) {
+  for (int i = 0; i < plan->n; i++)
+    if (!strcmp(plan->op[i].def->name, "prepare")) return i;
+  return 0;
+}
+
+/* The operations that are carried out ahead, as text. */
+static struct buf first_part(const struct plan *plan) {
+  struct buf b = { 0 };
+  for (int i = 0; i < prepare_index(plan); i++) {
+    const struct op *op = &plan->op[i];
+    if (!op->def->child) continue;
+    buf_add(&b, op->def->name, strlen(op->def->name) + 1);
+    for (int k = 0; k < op->def->nargs; k++) buf_add(&b, op->arg[k], strlen(op->arg[k]) + 1);
+  }
+  return b;
+}
+
+static bool same_first_part(const struct plan *plan) {
+  struct buf b = first_part(plan);
+  size_t n = buf_size(&b);
+  bool same = n == buf_size(&ready.first) && (n == 0 || !memcmp(buf_data(&b), buf_data(&ready.first), n));
+  buf_free(&b);
+  return same;
+}
+
+/* When the ids are mapped. A failure ends the child, and the next run does without it. */
+static void go_ahead(struct run *run, int status) {
+  char go;
+  if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) || read(status, &go, 1) != 1) _exit(125);
+  prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+  for (int i = 0; i < prepare_index(&run->plan); i++) {
+    struct op *op = &run->plan.op[i];
+    if (op->def->child && op->def->child(run, op)) _exit(125);
+  }
+}
+
+_Noreturn static void prepared_main(struct run *last, int status) {
   struct plan plan;
   static struct run run;
   struct head head;
@@ -37,7 +76,7 @@ _Noreturn static void prepared_main(int status) {
   char control[CMSG_SPACE(sizeof(int) * MAX_FDS)], why[128];
   struct iovec io = { packet.bytes, sizeof packet.bytes };
   struct msghdr m = { .msg_iov = &io, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control };
-  if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)) _exit(125);
+  go_ahead(last, status);
   while (poll(&p, 1, -1) < 0 && errno == EINTR) { }
   ssize_t n = recvmsg(status, &m, MSG_CMSG_CLOEXEC);
   if (n <= (ssize_t)sizeof head) _exit(125); /* the session has ended, or needs another child */
@@ -45,6 +84,7 @@ _Noreturn static void prepared_main(int status) {
   if (plan_parse(&plan, packet.bytes + sizeof head, (size_t)n - sizeof head, why, sizeof why)) _exit(125);
   run_init(&run, NULL, &plan);
   run.status = status;
+  run.ahead = prepare_index(&plan);
   struct cmsghdr *c = CMSG_FIRSTHDR(&m);
   for (int i = 0; c && i < head.nfds; i++) {
     int fd;
@@ -65,7 +105,7 @@ void prepare_next(struct run *run) {
   pid_t pid = (pid_t)syscall(SYS_clone3, &a, sizeof a);
   if (pid == 0) {
     close(ends[0]);
-    prepared_main(ends[1]);
+    prepared_main(run, ends[1]);
   }
   close(ends[1]);
   if (pid < 0) {
@@ -83,7 +123,9 @@ void prepare_next(struct run *run) {
   char path[64];
   snprintf(path, sizeof path, "/proc/%d/ns/mnt", pid);
   ready.mounts = open(path, O_RDONLY | O_CLOEXEC);
-  if (write_maps(run)) prepare_drop();
+  buf_free(&ready.first);
+  ready.first = first_part(&run->plan);
+  if (write_maps(run) || write(ready.status, "g", 1) != 1) prepare_drop();
   run->pid = before;
 }
 
@@ -103,7 +145,7 @@ bool prepare_take(struct run *run) {
   struct pollfd dead = { ready.pidfd, POLLIN, 0 };
   size_t fds = 0;
   for (int i = 0; i < run->plan.n; i++) fds += run->plan.op[i].fd >= 0;
-  bool fits = eligible(run) && run->namespaces == ready.namespaces && run->deny_setgroups == ready.deny &&
+  bool fits = eligible(run) && same_first_part(&run->plan) && run->namespaces == ready.namespaces && run->deny_setgroups == ready.deny &&
     !strcmp(run->uid_map, ready.uid_map) && !strcmp(run->gid_map, ready.gid_map) && fds + MAX_STDIO <= MAX_FDS &&
     run->plan.length + sizeof(struct head) <= MAX_PACKET && poll(&dead, 1, 0) == 0;
   for (int i = 0; i < MAX_STDIO; i++) fits &= run->stdio[i].kind != IO_INHERIT; /* its 0, 1, 2 are the session's */

@@ -177,7 +177,7 @@ _Noreturn void child_run(struct run *run) {
   for (int i = 0; i < run->plan.n; i++) {
     struct op *op = &run->plan.op[i];
     run->error_op = i;
-    if (op->def->child && op->def->child(run, op)) child_fail(run, errno);
+    if (i >= run->ahead && op->def->child && op->def->child(run, op)) child_fail(run, errno);
   }
   run->error_op = -1;
   become_program(run);
