@@ -196,6 +196,7 @@ suite('a cloud from the command line', { skip: isRoot ? false : 'needs root', co
     );
     const regrade = await carrel(['regrade', 'reach-number'], { env: as('teacher') });
     assert.equal(regrade.status, 0, regrade.stderr);
+    assert.match(regrade.stdout, /1 of 1 graded/);
     assert.match(regrade.stdout, /No points have changed/);
   });
 

@@ -79,7 +79,7 @@ function addGroup(program: Command, { name, alias, doc }: GroupSpec): Command {
 }
 
 /** Commander's parser over the table. It throws CommanderError instead of ending the process. */
-export function createProgram(run: Run): Command {
+export function createProgram(run: Run, { json = false } = {}): Command {
   const program = new Command('carrel')
     .description(
       'Carrel, a teaching cloud for systems courses: machines with root, labs, and grading from outside.',
@@ -87,6 +87,11 @@ export function createProgram(run: Run): Command {
     .helpCommand(true)
     .enablePositionalOptions()
     .exitOverride()
+    .configureOutput({
+      outputError: (text, write) => {
+        if (!json) write(`${text.replace(/^error: /, 'carrel: ')}  see the same command with --help\n`);
+      },
+    })
     .version('0.1.0', '-V, --version')
     .addHelpText(
       'after',
@@ -132,11 +137,14 @@ export function exitCodeOf(error: unknown): number {
 export async function runCli(argv: readonly string[]): Promise<number> {
   let status = 0;
   let out = createOutput({ json: argv.includes('--json') });
-  const program = createProgram(async (spec, context) => {
-    out = context.out;
-    const action = await spec.load();
-    status = (await action(context)) ?? 0;
-  });
+  const program = createProgram(
+    async (spec, context) => {
+      out = context.out;
+      const action = await spec.load();
+      status = (await action(context)) ?? 0;
+    },
+    { json: out.json },
+  );
   try {
     await program.parseAsync([...argv], { from: 'user' });
     return status;

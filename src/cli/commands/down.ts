@@ -4,6 +4,7 @@ import { rm } from 'node:fs/promises';
 import { CarrelError, messageOf } from '#base/errors.ts';
 import { requestShutdown } from '#fabric/control.ts';
 import { controlPath } from '#fabric/doorman.ts';
+import { launchOk } from '#host/launch.ts';
 import { endProcess, untilGone } from '#host/processes.ts';
 import { stopCluster } from '#store/cluster.ts';
 import { addressPath, connect } from '../connection.ts';
@@ -56,7 +57,6 @@ async function sweep(data: string, graceMs: number): Promise<string[]> {
     );
   }
   for (const path of await findMounts(data)) {
-    const { launchOk } = await import('#host/launch.ts');
     await launchOk(['umount', path]);
     removed.push(`mount ${path}`);
   }

@@ -1,4 +1,7 @@
 /** Grading again. */
+import { sleep } from '#base/deadline.ts';
+import { CarrelError } from '#base/errors.ts';
+import type { Client } from '#contract/client.ts';
 import type { Regrade } from '#contract/schemas/labs.ts';
 import { findLab } from '../lookup.ts';
 import type { Action } from '../spec.ts';
@@ -19,6 +22,32 @@ function render(regrade: Regrade, lab: string, out: Output): string {
   return `${head}\n${table}${regrade.undoneAt ? '' : `\nTo take it back: carrel regrade undo ${lab} ${regrade.id}`}`;
 }
 
+const limitMs = 3_600_000;
+
+/** The job hands the submissions out; each is graded by a job of its own. */
+async function untilDone(
+  client: Client,
+  out: Output,
+  params: { lab: string; regrade: string },
+): Promise<Regrade> {
+  using progress = out.progress();
+  const end = performance.now() + limitMs;
+  for (;;) {
+    const regrade = await client.getRegrade({ params });
+    if (regrade.done >= regrade.total) return regrade;
+    if (performance.now() > end)
+      throw new CarrelError(
+        'deadline_exceeded',
+        `${regrade.total - regrade.done} submissions are not graded yet`,
+        {
+          hint: `carrel regrade show ${params.lab} ${params.regrade}`,
+        },
+      );
+    progress.update('graded', regrade.done, regrade.total);
+    await sleep(200);
+  }
+}
+
 export const regradeStart: Action = async ({ args, out, connect }) => {
   const { client } = await connect();
   const word = args.word('lab');
@@ -33,7 +62,7 @@ export const regradeStart: Action = async ({ args, out, connect }) => {
     return undefined;
   }
   await waitForJob(client, out, started.job.id);
-  const regrade = await client.getRegrade({ params: { lab: lab.id, regrade: started.regrade.id } });
+  const regrade = await untilDone(client, out, { lab: lab.id, regrade: started.regrade.id });
   out.result(regrade, () => render(regrade, word, out));
   return undefined;
 };

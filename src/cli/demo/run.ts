@@ -4,6 +4,7 @@
  */
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { sleep } from '#base/deadline.ts';
 import { CarrelError, isCarrelError } from '#base/errors.ts';
 import type { Client } from '#contract/client.ts';
 import type { Grade, Lab, Submission } from '#contract/schemas/labs.ts';
@@ -106,7 +107,7 @@ async function untilGraded(
       throw new CarrelError('deadline_exceeded', `${ids.length - done.length} submissions are not graded`, {
         hint: 'see: carrel job ls',
       });
-    await new Promise((resolve) => setTimeout(resolve, 150));
+    await sleep(150);
   }
 }
 
