@@ -7,12 +7,13 @@ import { commands, groups } from './table/index.ts';
 const exits = Object.entries(exitCodes);
 const meanings = new Map(Object.entries(exitMeanings));
 
+const codes = (exit: string): string =>
+  Object.entries(exitOf)
+    .filter(([, name]: [string, Exit]) => name === exit)
+    .map(([code]) => `\`${code}\``)
+    .join(', ');
+
 function exitTable(): string {
-  const codes = (exit: string): string =>
-    Object.entries(exitOf)
-      .filter(([, name]: [string, Exit]) => name === exit)
-      .map(([code]) => `\`${code}\``)
-      .join(', ');
   const rows = exits.map(([name, code]) => `| ${code} | ${meanings.get(name) ?? ''} | ${codes(name)} |`);
   return ['| exit code | meaning | error codes of the API |', '|---|---|---|', ...rows].join('\n');
 }

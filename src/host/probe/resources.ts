@@ -29,6 +29,20 @@ export function judgeMemory(bytes: number): Finding {
   };
 }
 
+/** A cloud is started by root; what a student's own account needs is only the command line. */
+function judgeRoot(root: boolean): Finding {
+  return {
+    id: 'resource.root',
+    title: 'root',
+    state: root ? 'ok' : 'degraded',
+    found: root ? 'yes' : 'no',
+    consequence: root
+      ? 'a cloud can be started'
+      : 'this account can use a cloud (carrel login), not start one; the findings are those of this account',
+    ...(!root && { remedy: 'run the doctor as root for the findings that count for a cloud' }),
+  };
+}
+
 async function probeDisk({ data }: ProbeContext): Promise<Finding> {
   const at = existingAbove(data);
   const { bavail, bsize } = await statfs(at);
@@ -92,6 +106,7 @@ export const resources: Probe = {
       found: String(availableParallelism()),
       consequence: 'as many submissions are graded side by side',
     },
+    judgeRoot(context.root),
     judgeMemory(availableMemory(await readFile('/proc/meminfo', 'utf8'))),
     await probeDisk(context),
     await probeLoop(context),
