@@ -6,7 +6,7 @@ import { after, before, test } from 'node:test';
 import { until, within } from '#base/deadline.ts';
 import { isCarrelError } from '#base/errors.ts';
 import { newExec, runRequest } from '#contract/schemas/machines.ts';
-import { isAlive } from '#host/processes.ts';
+import { isAlive, untilGone } from '#host/processes.ts';
 import type { Actor } from './actor.ts';
 import type { Attachment } from './stream.ts';
 import { type Bed, startBed } from './testing.ts';
@@ -173,5 +173,32 @@ test(
     await bed.done(bed.machines.remove(anna, hung));
     await bed.done(bed.machines.remove(anna, well));
     assert.deepEqual(readdirSync(join(bed.dataDirectory, 'machines')), []);
+  },
+);
+
+test(
+  'a machine that powers itself off while there is no daemon is stopped, one that is killed has failed',
+  { skip },
+  async () => {
+    const [off, killed] = [await bed.make(anna), await bed.make(anna)];
+    const inits = await bed.store.db
+      .selectFrom('machines')
+      .select(['id', 'keeper'])
+      .where('id', 'in', [off, killed])
+      .execute();
+    await bed.suspend();
+    for (const { id, keeper } of inits) {
+      assert.ok(keeper);
+      process.kill(keeper.pid, id === off ? 'SIGTERM' : 'SIGKILL');
+      await untilGone(keeper, 5000);
+    }
+    await bed.resume();
+    const state = async (id: string) => {
+      const { state, failure } = await bed.machines.get(id);
+      return [state, failure?.code];
+    };
+    assert.deepEqual(await state(off), ['stopped', undefined]);
+    assert.deepEqual(await state(killed), ['failed', 'machine_lost']);
+    for (const id of [off, killed]) await bed.done(bed.machines.remove(anna, id));
   },
 );

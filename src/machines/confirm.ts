@@ -27,7 +27,7 @@ export async function confirmRunning(cloud: Cloud, row: Row, report: ReconcileRe
     machine = await adoptOrDoubt(cloud, row);
     if (!machine) {
       report.corrected += 1;
-      await writeEnd(cloud, row, { end: null, outOfMemory: false });
+      await writeEnd(cloud, row);
       return;
     }
     cloud.living.hold(row.id, machine);
@@ -106,8 +106,12 @@ export async function noticeEnd(cloud: Cloud, id: string, report: EndReport): Pr
   await writeEnd(cloud, row, report);
 }
 
-async function writeEnd(cloud: Cloud, row: Row, { end, outOfMemory }: EndReport): Promise<void> {
-  await driverFor(cloud, row).tidy(await specOf(cloud, row));
+async function writeEnd(cloud: Cloud, row: Row, seen?: EndReport): Promise<void> {
+  const driver = driverFor(cloud, row);
+  const spec = await specOf(cloud, row);
+  // what its keeper wrote down counts also when the connection broke before we were told
+  const { end, outOfMemory } = seen?.end ? seen : driver.lastEnd(spec);
+  await driver.tidy(spec);
   const orderly = end?.kind === 'exited' && !outOfMemory;
   if (orderly) {
     await write(cloud, row, { state: 'stopped', keeper: null }, 'machine.ended');

@@ -132,6 +132,8 @@ export interface Driver {
   start(spec: MachineSpec): Promise<RunningMachine>;
   /** The machine if it runs; never starts anything. Throws `machine_lost` when that cannot be known. */
   adopt(spec: MachineSpec): Promise<RunningMachine | undefined>;
+  /** How its last run ended, for a machine that does not run; end is null when nobody wrote it down. */
+  lastEnd(spec: Pick<MachineSpec, 'id' | 'directory'>): EndReport;
   /** Ends whatever of it runs by force, also when `adopt` cannot reach it. */
   kill(spec: Pick<MachineSpec, 'id' | 'directory'>): Promise<void>;
   /** What a machine without processes leaves behind (link, cgroup, loop device); the disk stays. */

@@ -8,7 +8,15 @@ import { createCloner } from '#images/clone.ts';
 import { instanceGroup } from '#isolate/cgroups/group.ts';
 import { controllers, readCgroupLayout } from '#isolate/cgroups/layout.ts';
 import { groupDirectories } from '#isolate/cgroups/limits.ts';
-import { adoptKeeper, containerGroup, execPaths, type Keeper } from '#isolate/machine.ts';
+import {
+  adoptKeeper,
+  containerGroup,
+  containerPaths,
+  execPaths,
+  type ExitReport,
+  type Keeper,
+  readExitReport,
+} from '#isolate/machine.ts';
 import type { Driver, EndReport, MachineSpec, RunningMachine } from '../../driver.ts';
 import type { DriverHost } from '../table.ts';
 import { introduce } from './identity.ts';
@@ -60,6 +68,7 @@ export function createContainerDriver(host: DriverHost): Driver {
       return runningContainer(keeper, spec, host);
     },
     adopt,
+    lastEnd: ({ directory }) => reportOf(readExitReport(containerPaths(directory).report)),
     kill: (spec) => killContainer(spec, host),
     tidy: (spec) => tidyContainer(spec, host),
     async remove(spec) {
@@ -144,9 +153,10 @@ function runningContainer(keeper: Keeper, spec: MachineSpec, { instance }: Drive
 }
 
 async function endReport(keeper: Keeper): Promise<EndReport> {
-  const report = await keeper.ended();
-  return {
-    end: report.killed === 'lost' ? null : endOf(report),
-    outOfMemory: report.signal === 'SIGKILL' && report.oomKills > 0,
-  };
+  return reportOf(await keeper.ended());
+}
+
+function reportOf(report: ExitReport | undefined): EndReport {
+  if (!report || report.killed === 'lost') return { end: null, outOfMemory: false };
+  return { end: endOf(report), outOfMemory: report.signal === 'SIGKILL' && report.oomKills > 0 };
 }
