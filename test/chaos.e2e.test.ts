@@ -285,6 +285,7 @@ test(
 
       for (let done = 0; done < rounds;) {
         const stopping = new AbortController();
+        using _ = { [Symbol.dispose]: () => stopping.abort() };
         const feeders = Promise.all(people.map((person) => feed(person, stopping.signal)));
         feeders.catch(() => undefined);
         const enough = acknowledged.size + inFlight;
