@@ -3,13 +3,14 @@
  * hangs off a fork server of its own, and is gone when it is closed or this process dies.
  */
 import { createHash } from 'node:crypto';
-import { mkdtemp, realpath, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { mkdir, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Logger } from '#base/log.ts';
+import { isLocked } from '#host/flock.ts';
 import { openImages } from '#images/store.ts';
+import { openWorkspace } from '#images/workspace.ts';
 import { instanceGroup, sweepGroups } from '#isolate/cgroups/group.ts';
-import { readCgroupLayout } from '#isolate/cgroups/layout.ts';
+import { type CgroupLayout, readCgroupLayout } from '#isolate/cgroups/layout.ts';
 import { openSandboxes } from '#isolate/sandbox.ts';
 import { startForkServer } from '#isolate/server.ts';
 import { openRegexGuard } from './judge/regex.ts';
@@ -31,6 +32,33 @@ export interface LocalGrader extends GraderDeps, AsyncDisposable {
   close(): Promise<void>;
 }
 
+/** Names the control groups of what hangs off this directory. */
+const instanceIn = (directory: string): string =>
+  createHash('sha256').update(directory).digest('hex').slice(0, 8);
+
+/** Ends the machines of predecessors that were killed: they hang off keepers and outlive everything else. */
+async function sweepDead(base: string, layout: CgroupLayout): Promise<void> {
+  await mkdir(base, { recursive: true, mode: 0o700 });
+  for (const name of await readdir(base)) {
+    if (!name.endsWith('.lock') || isLocked(join(base, name))) continue;
+    await sweepGroups(layout, instanceGroup(instanceIn(join(base, name.slice(0, -'.lock'.length)))));
+  }
+}
+
+/** Ctrl-C closes first, then ends the process as the signal says; a second one ends it at once. */
+function closeOnSignals(close: () => Promise<void>): { stop(): void } {
+  const names = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
+  const onSignal = (signal: NodeJS.Signals): void => {
+    stop();
+    void close().finally(() => process.kill(process.pid, signal));
+  };
+  const stop = (): void => {
+    for (const name of names) process.off(name, onSignal);
+  };
+  for (const name of names) process.on(name, onSignal);
+  return { stop };
+}
+
 /**
  * @example
  * await using grader = await openLocalGrader();
@@ -43,16 +71,17 @@ export async function openLocalGrader({
   logger,
 }: LocalGraderOptions = {}): Promise<LocalGrader> {
   await using opened = new AsyncDisposableStack();
-  const directory = await realpath(await mkdtemp(join(tmpdir(), 'carrel-local-')));
-  opened.defer(() => rm(directory, { recursive: true, force: true }));
   const images = await openImages(cache === undefined ? {} : { cache });
+  const layout = readCgroupLayout();
+  const base = join(images.layout.cache, 'local');
+  await sweepDead(base, layout);
+  const { directory } = opened.use(await openWorkspace(base, 'grader'));
+  const instance = instanceIn(directory);
   const server = await startForkServer({
     socket: join(directory, 'isolate.sock'),
     ...(logger && { logger }),
   });
   opened.defer(() => server.close());
-  const instance = createHash('sha256').update(directory).digest('hex').slice(0, 8);
-  const layout = readCgroupLayout();
   opened.defer(() => sweepGroups(layout, instanceGroup(instance)));
   const sandboxes = await openSandboxes({ server, instance, layout, ...(slots !== undefined && { slots }) });
   opened.defer(() => sandboxes.close());
@@ -68,7 +97,11 @@ export async function openLocalGrader({
     return await (await machines).withFreshMachine(request, use);
   };
   const all = opened.move();
-  const close = (): Promise<void> => all.disposeAsync();
+  const signals = closeOnSignals(() => close());
+  const close = async (): Promise<void> => {
+    signals.stop();
+    await all.disposeAsync();
+  };
   return {
     sandboxes,
     guard,

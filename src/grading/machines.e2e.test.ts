@@ -1,8 +1,11 @@
 /** Machine labs from end to end: fresh machines, looked at from outside. Needs root. */
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
+import { identify, isAlive } from '#host/processes.ts';
 import { type LocalGrader, openLocalGrader } from './local.ts';
 import { proveLab } from './prove.ts';
 import { gradeTexts, summary } from './testing.ts';
@@ -144,6 +147,30 @@ rm -rf /bin /usr/bin /lib /usr/lib
     ['passed', 'passed', 'failed', 'passed', 'failed', 'failed', 'failed'],
     JSON.stringify(result.checks.map(({ reason }) => reason)),
   );
+});
+
+test('end to end: what a killed grader leaves running is ended by the next one', async () => {
+  const script = `
+    import { openLocalGrader } from ${JSON.stringify(new URL('local.ts', import.meta.url))};
+    const grader = await openLocalGrader({ slots: 1 });
+    const signal = new AbortController().signal;
+    await grader.withFreshMachine({ image: 'busybox', submissionId: 's', labels: {}, signal }, async ({ initPid }) => {
+      console.log(initPid);
+      await new Promise((resolve) => setTimeout(resolve, 60_000));
+    });`;
+  const child = spawn(process.execPath, ['--input-type=module', '-e', script], {
+    cwd: join(import.meta.dirname, '../..'),
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  const [line] = await once(child.stdout, 'data');
+  const init = identify(Number(String(line)));
+  assert.ok(init);
+  child.kill('SIGKILL');
+  await once(child, 'exit');
+  assert.ok(isAlive(init), 'machines outlive their grader');
+  const next = await openLocalGrader({ slots: 1 });
+  await next.close();
+  assert.ok(!isAlive(init));
 });
 
 test('end to end: a start step that the image cannot take is the author’s fault, with the other results kept apart', async () => {
