@@ -41,15 +41,16 @@ interface Running {
 
 async function launch(binary: string, socket: string, logger: Logger): Promise<Running> {
   const child = spawn(binary, ['--serve', socket], { stdio: ['pipe', 'pipe', 'inherit'], env: {}, cwd: '/' });
+  // Not `close`: the keepers of machines outlive the server and have its output open.
   const ended = new Promise<void>((resolve) => {
-    child.once('close', () => resolve());
+    child.once('exit', () => resolve());
     child.once('error', () => resolve());
   });
   child.stdin?.on('error', () => undefined);
   const ready = new Promise<void>((resolve, reject) => {
     child.stdout?.once('data', () => resolve());
     child.once('error', reject);
-    child.once('close', (status) => reject(new Error(`status ${status}`)));
+    child.once('exit', (status) => reject(new Error(`status ${status}`)));
   });
   try {
     await within(startMs, 'the isolation server to start', ready);

@@ -221,4 +221,16 @@ export async function sweepGroups(layout: CgroupLayout, path: string): Promise<v
     await new Promise((resolve) => setTimeout(resolve, 5));
   }
   await removeGroups(directories);
+  for (const directory of directories) pruneParents(directory, path.split('/').length - 1);
+}
+
+/** Removes the groups above, as long as they are empty: nothing is left of an instance that has ended. */
+function pruneParents(directory: string, levels: number): void {
+  let parent = dirname(directory);
+  for (let level = 0; level < levels; level += 1, parent = dirname(parent))
+    try {
+      rmdirSync(parent);
+    } catch (error) {
+      if (errnoOf(error) !== 'ENOENT') return; // others are in it
+    }
 }

@@ -111,6 +111,7 @@ struct run {
   int work;                     /* its work directory, handed over; or -1 */
   bool separate_init;           /* process 1 is ours, the program is its child */
   bool started;
+  bool own_mounts;              /* the session is in a mount namespace of its own */
   int ahead;                    /* operations before this index have run in the child already */
   bool prepare, prepared;       /* clone the next child ahead; this one was */
   double began;                 /* ms, monotonic */
@@ -143,6 +144,7 @@ _Noreturn void child_main(struct run *);
 _Noreturn void child_run(struct run *);
 int write_maps(struct run *);
 _Noreturn void child_fail(struct run *, int error);
+void session_unmount(struct run *);
 int copy_into(struct run *, const char *from, const char *to);
 void collect_files(struct run *);
 

@@ -169,7 +169,10 @@ void keep_end(struct run *run, const char *report) {
     kill(run->keep.exec_server, SIGKILL);
     while (waitpid(run->keep.exec_server, NULL, 0) < 0 && errno == EINTR) { }
   }
+  session_unmount(run);
   write_report(run, report);
   unlink(run->keep.socket);
   if (run->keep.exec_socket) unlink(run->keep.exec_socket);
+  close(run->keep.lock); /* last, and before the news: who hears of the end may start it again */
+  run->keep.lock = -1;
 }

@@ -274,6 +274,7 @@ int symlink_child(struct run *run, struct op *op) {
 int session_private_before(struct run *run, struct op *op) {
   (void)op;
   if (unshare(CLONE_NEWNS)) return fail(run, "mount namespace", errno);
+  run->own_mounts = true;
   return mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) ? fail(run, "/", errno) : 0;
 }
 
@@ -291,6 +292,16 @@ int session_mount_before(struct run *run, struct op *op) {
   if (flags_of(op->arg[3], &flags, &attr, &recursive)) return fail(run, op->arg[3], errno);
   int result = mount(op->arg[1], op->arg[2], op->arg[0], flags, *op->arg[4] ? op->arg[4] : NULL);
   return result ? fail(run, op->arg[2], errno) : 0;
+}
+
+/* In reverse, and before anybody hears of the end: the next start finds device and layers free. */
+void session_unmount(struct run *run) {
+  for (int i = run->plan.n - 1; run->own_mounts && i >= 0; i--) {
+    const struct op *op = &run->plan.op[i];
+    const char *name = op->def->name;
+    const char *target = !strcmp(name, "session-idmap") ? op->arg[1] : !strncmp(name, "session-mount", 13) ? op->arg[2] : NULL;
+    if (target && umount2(target, UMOUNT_NOFOLLOW)) umount2(target, MNT_DETACH | UMOUNT_NOFOLLOW);
+  }
 }
 
 int session_mount_after(struct run *run, struct op *op) { return session_mount_before(run, op); }
