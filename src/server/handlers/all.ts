@@ -17,7 +17,7 @@ import type { Health } from '../health.ts';
 import type { ImageRegistry } from '../images.ts';
 import { courseHandlers } from './courses.ts';
 import { imageHandlers } from './images.ts';
-import { getJobView } from './job-view.ts';
+import { getJobView, withoutSecrets } from './job-view.ts';
 import { labHandlers } from './labs.ts';
 import { machineHandlers } from './machines.ts';
 import { peopleHandlers } from './people.ts';
@@ -75,7 +75,7 @@ export function recoverAnswers({ store: { db }, folders, blobs }: Services) {
       // the answer of a submission is made at once: it has no grade that could be hidden
       const viewer = { staff: false, now: new Date() };
       const submission = await getSubmission({ db, folders, blobs }, submissionId, viewer);
-      return { submission, job: await getJobView(db, job.id) };
+      return { submission, job: withoutSecrets(await getJobView(db, job.id)) };
     }
     if (operation === 'createRegrade') {
       const job = await findJob(actor, requestId, regradeKind.kind);

@@ -3,6 +3,7 @@ import { sql } from 'kysely';
 import { CarrelError } from '#base/errors.ts';
 import { isId, idPrefixes, type IdKind } from '#base/ids.ts';
 import type { Job } from '#contract/schemas/jobs.ts';
+import { gradeSubmissionKind, regradeKind } from '#classroom/kinds.ts';
 import type { Db } from '#store/schema.ts';
 import { resourceIds } from '../auth/resources.ts';
 import type { Answer } from '../http/answer.ts';
@@ -62,6 +63,24 @@ export function jobView(row: JobViewRow): Job {
     startedAt: row.started_at?.toISOString() ?? null,
     finishedAt: row.ended_at?.toISOString() ?? null,
   };
+}
+
+/** Their results, logs and errors speak of hidden checks: they are for the staff. */
+const confidentialKinds: ReadonlySet<string> = new Set([gradeSubmissionKind.kind, regradeKind.kind]);
+
+export function isConfidential(kind: string): boolean {
+  return confidentialKinds.has(kind);
+}
+
+/** The job as a student may see it: that it runs, how far it is, and how it ended. */
+export function withoutSecrets(job: Job): Job {
+  if (!isConfidential(job.kind)) return job;
+  const error = job.error && {
+    code: job.error.code,
+    message: 'the staff of the course can see why',
+    hint: null,
+  };
+  return { ...job, result: null, error };
 }
 
 export async function getJobView(db: Db, id: string): Promise<Job> {

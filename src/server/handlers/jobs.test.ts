@@ -2,9 +2,14 @@ import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { z } from 'zod';
 import { sleep } from '#base/deadline.ts';
+import { newId } from '#base/ids.ts';
+import { gradeSubmissionKind } from '#classroom/kinds.ts';
 import { enqueue } from '#jobs/queue.ts';
 import { defineJob } from '#jobs/types.ts';
 import { createWorker, type Worker } from '#jobs/worker.ts';
+import { json } from '#store/columns.ts';
+import { insertCourse } from '#store/courses.ts';
+import { upsertMember } from '#store/members.ts';
 import type { TestCluster } from '#store/testing.ts';
 import { startTestCluster, startTestServer, type Person, type TestServer } from '../testing.ts';
 
@@ -76,4 +81,33 @@ test('jobs are listed newest first, one’s own only', async () => {
   assert.ok(older.items[0] && older.items[0].id !== id);
   const eve = await server.person('eve');
   assert.deepEqual((await eve.client.listJobs({ params: {} })).items, []);
+});
+
+test('what a grading job says of hidden checks is for the staff, not for its student', async () => {
+  const { db } = server.store;
+  const [ina, sam] = [await server.person('ina'), await server.person('sam')];
+  const course = await insertCourse(db, { name: 'os', title: 'OS', created_by: ina.id });
+  await upsertMember(db, { course_id: course.id, user_id: ina.id, role: 'instructor' });
+  await upsertMember(db, { course_id: course.id, user_id: sam.id, role: 'student' });
+  const job = newId('job');
+  await db
+    .insertInto('jobs')
+    .values({
+      id: job,
+      kind: gradeSubmissionKind.kind,
+      args: json<unknown>({}),
+      requester: sam.id,
+      resources: json([`/v1/courses/${course.id}`]),
+      state: 'done',
+      ended_at: new Date(),
+      result: json<unknown>({ points: 7 }),
+    })
+    .execute();
+  await db.insertInto('job_logs').values({ job_id: job, line: 'hidden-check: failed' }).execute();
+  const params = { job };
+  assert.deepEqual((await ina.client.getJob({ params })).result, { points: 7 });
+  assert.equal((await ina.client.getJobLog({ params })).lines.length, 1);
+  assert.equal((await sam.client.getJob({ params })).result, null);
+  assert.equal((await sam.client.listJobs({ params: {} })).items[0]?.result, null);
+  await assert.rejects(sam.client.getJobLog({ params }), /for the staff/);
 });

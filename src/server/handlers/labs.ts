@@ -22,7 +22,7 @@ import { isStaff } from '../auth/access.ts';
 import type { Call, HandlersFor } from '../handlers.ts';
 import { answer } from '../http/answer.ts';
 import { requireMatch } from '../http/etag.ts';
-import { getJobView } from './job-view.ts';
+import { getJobView, withoutSecrets } from './job-view.ts';
 
 /** The format is what the content type states; the bytes are never asked. */
 const formats: Readonly<Record<string, ArchiveFormat>> = {
@@ -94,7 +94,7 @@ export function labHandlers(services: SubmissionServices): HandlersFor<typeof la
       );
       const value = {
         submission: await getSubmission(services, submissionId, viewerOf(call)),
-        job: await getJobView(db, jobId),
+        job: withoutSecrets(await getJobView(db, jobId)),
       };
       return answer(value, { location: `/v1/jobs/${jobId}` });
     },

@@ -3,18 +3,21 @@ import { CarrelError } from '#base/errors.ts';
 import type { systemRoutes } from '#contract/routes/system.ts';
 import { openApiText } from '#contract/openapi.ts';
 import type { Job } from '#contract/schemas/jobs.ts';
+import type { Role } from '#contract/schemas/people.ts';
 import { cancelJob } from '#jobs/queue.ts';
 import { waitForJob } from '#jobs/wait.ts';
 import type { Store } from '#store/database.ts';
 import { insertEvent } from '#store/events.ts';
-import { selectJobLogs } from '#store/jobs.ts';
+import { selectJob, selectJobLogs } from '#store/jobs.ts';
+import { isStaff } from '../auth/access.ts';
+import type { Actor } from '../auth/actor.ts';
 import type { EventFeed } from '../events/feed.ts';
 import { eventStream } from '../events/stream.ts';
 import { selectKeptRange } from '../events/visible.ts';
 import type { HandlersFor } from '../handlers.ts';
 import type { Health } from '../health.ts';
 import { jsonAnswer } from '../http/answer.ts';
-import { getJobView, jobView, selectJobViews } from './job-view.ts';
+import { getJobView, isConfidential, jobView, selectJobViews, withoutSecrets } from './job-view.ts';
 import { decodeNumberCursor, pageOf } from './page.ts';
 
 /** Lines of a job's log in one answer; the newest are the interesting ones. */
@@ -61,20 +64,25 @@ export function systemHandlers({ store, feed, health }: SystemOptions): Handlers
       if (state !== undefined) rows = rows.where('jobs.state', '=', state);
       if (kind !== undefined) rows = rows.where('jobs.kind', '=', kind);
       if (cursor !== undefined) rows = rows.where('jobs.seq', '<', decodeNumberCursor(cursor));
-      return pageOf(await rows.execute(), limit, jobView, (row): [number] => [row.seq]);
+      const view = (row: Parameters<typeof jobView>[0]): Job =>
+        actor.admin ? jobView(row) : withoutSecrets(jobView(row));
+      return pageOf(await rows.execute(), limit, view, (row): [number] => [row.seq]);
     },
 
-    async getJob({ params, query }, { signal }): Promise<Job> {
+    async getJob({ params, query }, { signal, actor, role }) {
       if (query.wait > 0) await waitForJob(store, params.job, { limitMs: query.wait * 1000, signal });
-      return getJobView(db, params.job);
+      return show(await getJobView(db, params.job), actor, role);
     },
 
-    async getJobLog({ params }) {
+    async getJobLog({ params }, { actor, role }) {
+      const { kind } = await selectJob(db, params.job);
+      if (isConfidential(kind) && !actor.admin && !isStaff(role))
+        throw new CarrelError('forbidden', 'this log is for the staff of the course');
       const rows = await selectJobLogs(db, params.job, { limit: LOG_LINES });
       return { lines: rows.map(({ at, line }) => ({ at: at.toISOString(), line })) };
     },
 
-    async cancelJob({ params }, { actor }) {
+    async cancelJob({ params }, { actor, role }) {
       await cancelJob(db, params.job);
       await insertEvent(db, {
         kind: 'job.cancelled',
@@ -82,7 +90,7 @@ export function systemHandlers({ store, feed, health }: SystemOptions): Handlers
         ownerId: actor.id,
         actor: actor.id,
       });
-      return getJobView(db, params.job);
+      return show(await getJobView(db, params.job), actor, role);
     },
 
     async listEvents({ query }, { actor, lastEventId, signal }) {
@@ -96,4 +104,8 @@ export function systemHandlers({ store, feed, health }: SystemOptions): Handlers
       return { items: [...events], next: String(next) };
     },
   };
+}
+
+function show(job: Job, actor: Actor, role: Role | null): Job {
+  return actor.admin || isStaff(role) ? job : withoutSecrets(job);
 }
