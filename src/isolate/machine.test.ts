@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { isCarrelError } from '#base/errors.ts';
 import { until } from '#base/deadline.ts';
+import { isLocked } from '#host/flock.ts';
 import { statOf } from '#host/processes.ts';
 import { attach, collect } from './live.ts';
 import {
@@ -57,6 +58,9 @@ async function makeLab(more: Partial<ContainerSpec> = {}): Promise<Lab> {
       async [Symbol.asyncDispose]() {
         keeper.close();
         await releaseContainer(bed.instance, spec.id);
+        // its keeper notices, writes the report into the directory, and only then lets go
+        const { lock } = containerPaths(directory);
+        await until(5000, 'the keeper to end', () => (isLocked(lock) ? undefined : true));
         await noTrace(bed.instance);
         await bed[Symbol.asyncDispose]();
       },

@@ -24,8 +24,10 @@ static int hold(void) {
 
 int main(int argc, char **argv) {
   if (argc > 0 && !strcmp(argv[0], "carrel-init")) return machine_init();
+  bool serving = argc == 3 && !strcmp(argv[1], "--serve");
+  if (serving) close_range(3, ~0U, 0); /* what leaks in from whoever began us would live on in every keeper */
   self_fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
-  if (argc == 3 && !strcmp(argv[1], "--serve")) return serve(argv[2]);
+  if (serving) return serve(argv[2]);
   if (argc == 2 && !strcmp(argv[1], "--hold")) return hold();
   return shell(argc, argv);
 }
