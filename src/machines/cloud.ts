@@ -40,6 +40,18 @@ export function driverFor(cloud: Cloud, row: Pick<Row, 'driver'>): Driver {
   return cloud.drivers[driverOf(row)];
 }
 
+/**
+ * Machines of one neighbourhood reach each other: those of one owner. A machine that grades is alone, or its
+ * author could lend it a hand from a machine of his own.
+ */
+export function neighbourhoodOf({
+  id,
+  owner_id,
+  submission_id,
+}: Pick<Row, 'id' | 'owner_id' | 'submission_id'>): string {
+  return submission_id === null ? owner_id : id;
+}
+
 /** The facts a driver needs. */
 export async function specOf(cloud: Cloud, row: Row): Promise<MachineSpec> {
   const { gateway, prefix } = await cloud.network();
@@ -48,7 +60,7 @@ export async function specOf(cloud: Cloud, row: Row): Promise<MachineSpec> {
   return {
     id: row.id,
     name: row.name,
-    ownerId: row.owner_id,
+    ownerId: neighbourhoodOf(row),
     directory: join(cloud.directory, row.id),
     image: configOf(row).imageHash,
     limits: limitsOf(row),

@@ -35,6 +35,7 @@ export interface MachineSpec {
   readonly id: string;
   /** Host name inside. */
   readonly name: string;
+  /** Machines with the same one may reach each other. */
   readonly ownerId: string;
   /** Its own directory: everything that a driver keeps on disk is in it. */
   readonly directory: string;

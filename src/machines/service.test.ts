@@ -44,6 +44,18 @@ function plain(base64: string): string {
   return Buffer.from(base64, 'base64').toString();
 }
 
+/** One life of a machine, with everything that opens something here. */
+async function cycle(): Promise<void> {
+  const id = await bed.make(anna);
+  await sh(id, 'true');
+  await bed.machines.readFile(id, '/etc/passwd');
+  using console = await bed.machines.attach(id);
+  await console.write(Buffer.from('echo hello\n'));
+  await bed.done(bed.machines.stop(anna, id, { graceMs: 2000 }));
+  await bed.done(bed.machines.start(anna, id));
+  await bed.done(bed.machines.remove(anna, id));
+}
+
 /** Nothing of any machine is on the host any more. */
 async function assertNothingLeft(): Promise<void> {
   assert.deepEqual(readdirSync(join(bed.dataDirectory, 'machines')), []);
@@ -333,6 +345,17 @@ test('an expired machine is removed', { skip }, async () => {
   await assertNothingLeft();
 });
 
+test('life cycles, programs and consoles leave no descriptors open here', { skip }, async () => {
+  await cycle();
+  const before = readdirSync('/proc/self/fd').length;
+  for (let round = 0; round < 5; round += 1) await cycle();
+  const left = await until(5000, 'descriptors to be closed', () => {
+    const more = readdirSync('/proc/self/fd').length - before;
+    return more <= 2 ? more : undefined;
+  });
+  assert.ok(left <= 2);
+});
+
 test('others do not see it, staff of its course do', { skip }, async () => {
   const eve = await bed.user('eve');
   const tom = await bed.user('tom');
@@ -357,23 +380,32 @@ test('others do not see it, staff of its course do', { skip }, async () => {
   await bed.done(bed.machines.remove(anna, accepted.machineId));
 });
 
-test('a fresh machine lives for one piece of work', { skip }, async () => {
-  const out = await bed.machines.withFreshMachine(
-    {
-      image: 'busybox',
-      ownerId: anna.id,
-      submissionId: 's-000000000000',
-      limits: { diskBytes: 32 * 2 ** 20 },
-    },
-    async (machine) => {
-      assert.equal((await bed.machines.list(anna)).items.length, 0);
-      await machine.writeFile('/root/in', Buffer.from('42'), { mode: 0o600 });
-      const reply = await machine.run(runRequest.parse({ argv: ['cat', '/root/in'] }));
-      return Buffer.from(reply.stdout, 'base64').toString();
-    },
-  );
-  assert.equal(out, '42');
-  await assertNothingLeft();
-  assert.deepEqual(readdirSync(join(bed.dataDirectory, 'run', 'machine-locks')).length, 0);
-  await pause(1);
-});
+test(
+  'a fresh machine lives for one piece of work, and its owner can neither see nor reach it',
+  { skip },
+  async () => {
+    const [helper, other] = [await bed.make(anna), await bed.make(anna)];
+    const { address } = await bed.machines.get(other);
+    assert.match((await sh(helper, `ping -c1 -W1 ${address}; echo`)).out, / 0% packet loss/);
+    const out = await bed.machines.withFreshMachine(
+      {
+        image: 'busybox',
+        ownerId: anna.id,
+        submissionId: 's-000000000000',
+        limits: { diskBytes: 32 * 2 ** 20 },
+      },
+      async (machine) => {
+        assert.equal((await bed.machines.list(anna)).items.length, 2);
+        await machine.writeFile('/root/in', Buffer.from('42'), { mode: 0o600 });
+        assert.match((await sh(helper, `ping -c1 -W1 ${machine.address}; echo`)).out, /100% packet loss/);
+        const reply = await machine.run(runRequest.parse({ argv: ['cat', '/root/in'] }));
+        return Buffer.from(reply.stdout, 'base64').toString();
+      },
+    );
+    assert.equal(out, '42');
+    for (const id of [helper, other]) await bed.done(bed.machines.remove(anna, id));
+    await assertNothingLeft();
+    assert.deepEqual(readdirSync(join(bed.dataDirectory, 'run', 'machine-locks')).length, 0);
+    await pause(1);
+  },
+);

@@ -23,7 +23,7 @@ import type { RunnableJob } from '#jobs/types.ts';
 import { selectNetworkByName } from '#store/networks.ts';
 import type { Db } from '#store/schema.ts';
 import type { Actor } from './actor.ts';
-import type { Cloud, CloudNetwork } from './cloud.ts';
+import { type Cloud, type CloudNetwork, neighbourhoodOf } from './cloud.ts';
 import { noticeEnd, type ReconcileReport } from './confirm.ts';
 import { createDrivers, type DriverHost } from './drivers/table.ts';
 import { type Execs, openExecs } from './execs.ts';
@@ -185,12 +185,14 @@ async function defaultNetwork(db: Db): Promise<CloudNetwork> {
 async function reconcileFabric({ db, log }: Cloud, fabric: Fabric): Promise<void> {
   const rows = await db
     .selectFrom('machines')
-    .select(['id', 'owner_id', 'address', 'mac'])
+    .select(['id', 'owner_id', 'submission_id', 'address', 'mac'])
     .where('deleted_at', 'is', null)
     .where((eb) => eb.or([eb('state', 'in', ['running', 'paused']), eb('activity', 'is not', null)]))
     .execute();
-  const wires = rows.flatMap(({ id, owner_id, address, mac }) =>
-    address === null || mac === null ? [] : [{ machineId: id, address, mac, owner: owner_id }],
+  const wires = rows.flatMap((row) =>
+    row.address === null || row.mac === null
+      ? []
+      : [{ machineId: row.id, address: row.address, mac: row.mac, owner: neighbourhoodOf(row) }],
   );
   const { removed, missing } = await fabric.reconcile(wires);
   log.info('fabric reconciled', { wires: wires.length, removed: removed.length, missing: missing.length });

@@ -92,8 +92,13 @@ async function start(scene: Scene): Promise<RunningMachine> {
 async function ready(scene: Scene, machine: RunningMachine): Promise<RunningMachine> {
   const { cloud, spec, signal } = scene;
   scene.step('wait until it answers');
-  await machine.ready({ limitMs: readyLimitMs });
-  signal.throwIfAborted();
+  try {
+    await machine.ready({ limitMs: readyLimitMs });
+    signal.throwIfAborted();
+  } catch (error) {
+    if (cloud.living.get(spec.id) !== machine) machine.release(); // the next attempt, or the undoing, adopts it
+    throw error;
+  }
   cloud.living.hold(spec.id, machine);
   return machine;
 }

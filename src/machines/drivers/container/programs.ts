@@ -17,7 +17,7 @@ export const consoleExec = 'console';
  */
 const consoleShell: ExecRequest = {
   argv: ['/bin/sh', '-c', 'while :; do if [ -x /bin/bash ]; then /bin/bash -l; else /bin/sh -l; fi; done'],
-  env: { HOME: '/root', USER: 'root', LOGNAME: 'root' },
+  env: {},
   cwd: '/root',
   user: 'root',
   tty: { rows: 24, columns: 80 },
@@ -34,7 +34,7 @@ export async function runProgram(
   const killedBefore = oomKills();
   const exec = await begin(keeper, {
     argv,
-    env: { HOME: '/root', ...env },
+    env,
     cwd,
     user,
     stdin: stdin === '' ? null : Buffer.from(stdin, 'base64'),
@@ -64,7 +64,7 @@ export async function keepProgram(keeper: Keeper, id: string, request: ExecReque
   const { argv, env, cwd, user, tty } = request;
   const exec = await begin(keeper, {
     argv,
-    env: { HOME: '/root', ...env },
+    env,
     cwd,
     user,
     keep: { id },
