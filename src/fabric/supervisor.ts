@@ -41,7 +41,7 @@ export function supervise({
   steadyMs?: number;
   /** This many deaths in a row, none of them after `steadyMs`, end it for good. */
   giveUpAfter?: number;
-  /** Did this child do its work before it died? One that is killed at work, however often, is not given up. */
+  /** Did this child do its work before it died? Once one did, it is never given up: what fails now will pass. */
   worked?: (service: Service) => boolean;
   log?: Logger;
 }): Supervised {
@@ -50,7 +50,7 @@ export function supervise({
   let ending: ((service: Service) => Promise<unknown>) | undefined;
   let restarts = 0;
   let reason: string | undefined = 'not started yet';
-  let useless = 0;
+  let proven = false;
   const { promise: attempted, resolve: afterFirst } = Promise.withResolvers<void>();
 
   const runOnce = async (): Promise<void> => {
@@ -61,7 +61,7 @@ export function supervise({
       afterFirst();
       await ending?.(current); // it was told to stop while it started
       const { status, signal } = await current.exited;
-      if (worked(current)) useless = 0;
+      proven ||= worked(current);
       reason = `${name} ended (${signal ?? `status ${status}`})`;
     } catch (error) {
       reason = messageOf(error);
@@ -77,11 +77,9 @@ export function supervise({
       const began = performance.now();
       await runOnce();
       if (stopping.signal.aborted) return;
-      const steady = performance.now() - began >= steadyMs;
-      deaths = steady ? 1 : deaths + 1;
-      useless = steady ? 1 : useless + 1;
-      if (useless >= giveUpAfter)
-        throw new CarrelError('unavailable', `${name} ended ${useless} times in a row: ${reason}`);
+      deaths = performance.now() - began >= steadyMs ? 1 : deaths + 1;
+      if (deaths >= giveUpAfter && !proven)
+        throw new CarrelError('unavailable', `${name} ended ${deaths} times in a row: ${reason}`);
       const pause = Math.min(maxMs, firstMs * 2 ** (deaths - 1));
       log.warn(`${name} is started again`, { reason, pause });
       try {
