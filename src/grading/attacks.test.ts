@@ -5,72 +5,10 @@
 import assert from 'node:assert/strict';
 import { readFileSync, readdirSync } from 'node:fs';
 import { type AddressInfo, createServer } from 'node:net';
-import { after, before, test } from 'node:test';
-import type { CheckResult } from '#contract/schemas/labs.ts';
-import { type LocalGrader, openLocalGrader } from './local.ts';
-import { type Texts, gradeTexts } from './testing.ts';
+import { test } from 'node:test';
+import { head, secret, useAttackBed } from './attack-bed.ts';
 
-let grader: LocalGrader;
-before(async () => {
-  grader = await openLocalGrader({ slots: 2 });
-});
-after(() => grader.close());
-
-/** Known to the lab only: the test is whether it can be had without computing it. */
-const secret = 731_904_217;
-const inTests = 'kept-in-the-tests-only';
-
-const head = `title: T
-name: t
-image: debian-12
-run: sandbox
-points: 10
-submit: { files: [{ pattern: '**' }] }
-limits: { cpu: 1s, wall: 5s, memory: 96M, processes: 24, output: 64K, disk: 4M, files: 300, fileSize: 2M }
-checks:
-`;
-const python: Texts = {
-  'lab.yaml': `${head}  - { id: it, title: It, visibility: hidden, call: { language: python, file: m.py, function: f, args: [20], returns: ${secret} } }\n`,
-  'tests/secret': inTests,
-};
-const c: Texts = {
-  'lab.yaml': `${head}  - { id: it, title: It, visibility: hidden, call: { language: c, file: m.c, function: f, signature: "long f(int)", args: [20], returns: ${secret} } }\n`,
-};
-const command: Texts = {
-  'lab.yaml': `${head}  - { id: it, title: It, run: { argv: [sh, m.sh], expect: { stdout: { lines: ["${secret}"] }, files: [{ path: out, lines: ["${secret}"], maxSize: 1K }] } } }\n`,
-};
-
-const honest: Readonly<Record<string, Texts>> = {
-  python: { 'm.py': `def f(n): return ${secret - 20} + n` },
-  c: { 'm.c': `long f(int n) { return ${secret - 20} + n; }` },
-  command: { 'm.sh': `echo $((${secret - 20} + 20)) | tee out` },
-};
-
-async function grade(lab: Texts, submission: Texts): Promise<CheckResult> {
-  const result = await gradeTexts(grader, lab, submission);
-  const [check] = result.checks;
-  assert.ok(check);
-  assert.equal(result.rawPoints, check.points);
-  return check;
-}
-
-/** Grades the attack, then the honest solution. */
-async function attacked(kind: 'python' | 'c' | 'command', text: string, reason = /./): Promise<CheckResult> {
-  const lab = { python, c, command }[kind];
-  const name = { python: 'm.py', c: 'm.c', command: 'm.sh' }[kind];
-  const check = await grade(lab, { [name]: text });
-  assert.equal(check.points, 0, `${check.state}: ${check.reason}`);
-  assert.notEqual(check.state, 'passed');
-  assert.notEqual(check.state, 'error', `the author is blamed: ${check.reason}`);
-  assert.match(check.reason, reason);
-  const after = await grade(lab, honest[kind] ?? {});
-  assert.equal(after.state, 'passed', after.reason);
-  return check;
-}
-
-async function attack(...args: Parameters<typeof attacked>): Promise<void> {
-  await attacked(...args);
-}
+const { attack, attacked, grade } = useAttackBed();
 
 /** Command lines of this host's processes that contain the mark. */
 function processesWith(mark: string): string[] {
@@ -83,7 +21,6 @@ function processesWith(mark: string): string[] {
     }
   });
 }
-
 test('writing results files changes nothing', () =>
   attack(
     'python',
@@ -311,100 +248,6 @@ test('collected files: links, pipes, directories and races give nothing from out
   );
   await attack('command', `${say}(sleep 0.05; echo ${secret} > out; mv out out2; ln -s out2 out) & exit 0`);
 });
-
-for (const [name, text, reason] of [
-  [
-    'a fork bomb',
-    'import os\ndef f(n):\n    while True:\n        try: os.fork()\n        except OSError: pass',
-    /./,
-  ],
-  [
-    'a shell fork bomb',
-    'import subprocess\ndef f(n): subprocess.run(["bash", "-c", ":(){ :|:& };:; wait"])',
-    /./,
-  ],
-  ['one memory hog', 'def f(n): return len(bytearray(10**9)) and 0', /memory|MemoryError/],
-  [
-    'a memory hog that grows',
-    'def f(n):\n    a = []\n    while True: a.append(bytearray(1 << 20))',
-    /memory|MemoryError/,
-  ],
-  [
-    'many memory hogs',
-    'import os, time\ndef f(n):\n    for _ in range(12):\n        if os.fork() == 0:\n            a = bytearray(20 << 20)\n            time.sleep(2)\n            os._exit(0)\n    time.sleep(2)\n    return 0',
-    /memory/,
-  ],
-  [
-    'memory by shared memory',
-    'def f(n):\n    with open("/dev/shm/x", "wb") as x:\n        while True: x.write(bytes(1 << 20))',
-    /No space|too large|memory|MemoryError/,
-  ],
-  [
-    'a full disk',
-    'def f(n):\n    i = 0\n    while True:\n        with open(f"f{i}", "wb") as x: x.write(bytes(1 << 20))\n        i += 1',
-    /No space left/,
-  ],
-  [
-    'a full /tmp',
-    'def f(n):\n    i = 0\n    while True:\n        with open(f"/tmp/f{i}", "wb") as x: x.write(bytes(1 << 20))\n        i += 1',
-    /No space left/,
-  ],
-  [
-    'no more inodes',
-    'def f(n):\n    i = 0\n    while True:\n        open(f"f{i}", "w").close()\n        i += 1',
-    /No space left/,
-  ],
-  [
-    'a huge file',
-    'import signal\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\ndef f(n):\n    with open("x", "wb") as x: x.truncate(1 << 40)',
-    /too large/,
-  ],
-  ['a flood on standard output', 'def f(n):\n    while True: print("x" * 65536)', /printed more than 64 KiB/],
-  [
-    'a flood on standard error',
-    'import sys\ndef f(n):\n    while True: sys.stderr.write("x" * 65536)',
-    /printed more than 64 KiB/,
-  ],
-  [
-    'a flood on the result',
-    'import os\ndef f(n):\n    while True: os.write(3, b"x" * 65536)',
-    /printed more than 64 KiB/,
-  ],
-  ['a long value', 'def f(n): return "x" * 10**6', /printed more than 64 KiB/],
-  ['an endless loop', 'def f(n):\n    while True: pass', /used more than 1 s/],
-  [
-    'endless loops in threads and processes',
-    'import os, threading\ndef f(n):\n    for _ in range(4):\n        if os.fork() == 0:\n            while True: pass\n    while True: pass',
-    /used more than 1 s/,
-  ],
-  ['sleeping', 'import time\ndef f(n): time.sleep(1000)', /not finished after 5 s/],
-  [
-    'ignoring every signal',
-    'import signal, time\nfor s in range(1, 65):\n    try: signal.signal(s, signal.SIG_IGN)\n    except (OSError, ValueError): pass\ndef f(n):\n    while True: pass',
-    /used more than 1 s/,
-  ],
-  [
-    'descriptors without end',
-    'import os\ndef f(n):\n    a = []\n    while True: a.append(os.open("/dev/null", 0))',
-    /Too many open files/,
-  ],
-  [
-    'a nest of brackets',
-    'import os\ndef f(n):\n    os.write(3, b"[" * 60000 + b"\\n")\n    os._exit(0)',
-    /cannot be read/,
-  ],
-  [
-    'the clock',
-    `import time\ndef f(n):\n    try: time.clock_settime(time.CLOCK_REALTIME, 0); return 0\n    except PermissionError: pass\n    time.time = time.monotonic = lambda: 0\n    while True: pass`,
-    /used more than 1 s/,
-  ],
-] as const)
-  test(`contained: ${name}`, async () => {
-    const began = Date.now();
-    await attack('python', text, reason);
-    assert.ok(Math.abs(Date.now() - began) < 600_000, 'the host’s clock was changed');
-  });
-
 test('privileges are not to be had', async () => {
   const check = await attacked(
     'python',
@@ -429,98 +272,6 @@ def f(n):
   assert.doesNotMatch(check.stdout, /allowed/);
   assert.match(check.stdout, /uid 1000 pids True/);
 });
-
-for (const [name, text, reason] of [
-  [
-    'a constructor that prints and leaves',
-    '#include <stdio.h>\n#include <stdlib.h>\n__attribute__((constructor)) void x(void) { puts("PASS"); exit(0); }\nlong f(int n) { return 0; }',
-    /before the function returned/,
-  ],
-  [
-    'a constructor that forges several results',
-    '#include <unistd.h>\n__attribute__((constructor)) void x(void) { write(3, "0000000000000001\\n0000000000000002\\n", 34); _exit(0); }\nlong f(int n) { return 0; }',
-    /more than one result/,
-  ],
-  [
-    'a forged result before the real one',
-    '#include <unistd.h>\nlong f(int n) { write(3, "0000000000000001\\n", 17); return 0; }',
-    /more than one result/,
-  ],
-  [
-    'a destructor',
-    '#include <unistd.h>\n__attribute__((destructor)) void x(void) { write(3, "PASS\\n", 5); _exit(0); }\nlong f(int n) { return 0; }',
-    /wrong value/,
-  ],
-  [
-    'longjmp into nowhere',
-    '#include <setjmp.h>\njmp_buf b;\nlong f(int n) { longjmp(b, 1); return 0; }',
-    /./,
-  ],
-  [
-    'returning twice',
-    '#include <setjmp.h>\nstatic jmp_buf b;\nstatic int seen;\nlong g(void) { if (setjmp(b)) return 7; return 1; }\nlong f(int n) { long v = g(); if (!seen++) longjmp(b, 1); return v; }',
-    /./,
-  ],
-  ['a main of its own', 'int main(void) { return 0; }\nlong f(int n) { return 0; }', /wrong value/],
-  [
-    'a main by assembly',
-    'long f(int n) { return 0; }\n__asm__(".globl main\\nmain: xor %eax, %eax\\nret");',
-    /does not compile/,
-  ],
-  [
-    'a _start of its own',
-    '#include <unistd.h>\nvoid _start(void) { _exit(0); }\nlong f(int n) { return 0; }',
-    /does not compile/,
-  ],
-  [
-    'its own printf, write, fflush and exit',
-    'int printf(const char *s, ...) { return 0; }\nlong write(int fd, const void *p, unsigned long n) { return n; }\nint fflush(void *f) { return 0; }\nvoid exit(int s) { for (;;) ; }\nvoid _exit(int s) { for (;;) ; }\nlong f(int n) { return 0; }',
-    /wrong value/,
-  ],
-  [
-    'a smashed stack',
-    'long f(int n) { volatile long a[1]; for (int i = 0; i < 4096; i++) a[i] = (long)f; return a[0]; }',
-    /crashed|wrong value|ended/,
-  ],
-  [
-    'an endless recursion',
-    'volatile int k;\nlong f(int n) { char big[4096]; big[n & 4095] = (char)n; k += big[0]; return f(n + 1) + big[1]; }',
-    /crashed/,
-  ],
-  ['killing by signal', '#include <signal.h>\nlong f(int n) { raise(SIGKILL); return 0; }', /./],
-  ['an endless include', '#include "/dev/zero"\nlong f(int n) { return 0; }', /does not compile/],
-  ['an include of itself', '#include "m.c"\n#include "m.c"\nlong f(int n) { return 0; }', /does not compile/],
-  [
-    'an array of gigabytes in the file',
-    'char big[1ul << 32] = { 1 };\nlong f(int n) { return big[0]; }',
-    /does not compile/,
-  ],
-] as const)
-  test(`C: ${name}`, () => attack('c', text, reason));
-
-test('a function of C that only looks at its harness finds no expected value', async () => {
-  const check = await attacked(
-    'c',
-    `#include <stdio.h>
-#include <string.h>
-extern char __executable_start, _end;
-/* built at run time, so that it is not found in itself */
-long f(int n) {
-  long wanted = ${secret - 20};
-  wanted += n;
-  char text[32];
-  snprintf(text, sizeof text, "%08lx", wanted);
-  int found = 0;
-  for (char *p = &__executable_start; p + 8 < &_end; p++) if (p != text && !memcmp(p, text, 8)) found++;
-  printf("FOUND %d\\n", found);
-  return 0;
-}
-`,
-    /wrong value/,
-  );
-  assert.equal(check.stdout, 'FOUND 0\n');
-});
-
 test('time is measured outside', async () => {
   const lab = {
     'lab.yaml': `${head}  - { id: it, title: It, run: { argv: [python3, m.py], expect: { stdout: { lines: [done] }, maxWall: 500ms } } }\n`,
