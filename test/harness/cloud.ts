@@ -43,6 +43,7 @@ export interface Cloud extends AsyncDisposable {
   readonly directory: string;
   readonly url: string;
   readonly admin: Client;
+  readonly adminToken: string;
   /** An account with a token. */
   person(name: string): Promise<Person>;
   /** Who runs now; undefined for one that is being started again. */
@@ -169,6 +170,7 @@ export async function startCloud({ uplink = false }: { uplink?: boolean } = {}):
     directory,
     url,
     admin,
+    adminToken: token,
     pids,
     async person(name) {
       await admin.createUser({ params: {}, body: { name } });
