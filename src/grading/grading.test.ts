@@ -265,6 +265,12 @@ test('a program that the image lacks is the author’s fault, in a check and in 
   assert.equal(summary(result, 'a'), 'error 0: the image debian-12 has no program nonesuch');
   assert.equal(summary(result, 'b'), 'error 0: the image debian-12 has no program /usr/bin/nonesuch');
   assert.match(summary(result, 'c'), /^passed/);
+  const noImage = await gradeTexts(
+    grader,
+    { 'lab.yaml': labYaml(missing).replace('debian-12', 'nonesuch') },
+    { x: '' },
+  );
+  assert.match(summary(noImage, 'c'), /^error 0: There is no .*nonesuch/);
   const built = await grade(missing, { x: '' }, {}, 'build: { argv: [nonesuch], keep: [x] }');
   assert.equal(built.state, 'error');
   assert.equal(built.rawPoints, 0);

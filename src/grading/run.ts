@@ -12,7 +12,7 @@ import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { CarrelError, isCarrelError } from '#base/errors.ts';
 import type { CheckResult } from '#contract/schemas/labs.ts';
-import { type Built, buildSubmission } from './build.ts';
+import { buildSubmission } from './build.ts';
 import { checkCall } from './checks/call.ts';
 import { checkObserve, type Observed } from './checks/observe/observe.ts';
 import { checkRun } from './checks/run.ts';
@@ -73,13 +73,20 @@ export interface GradeResult {
 /** More than any lab may ask for, so that a broken store cannot fill memory. */
 const submissionLimits = { files: 1000, bytes: 16 * 2 ** 20, depth: 32 };
 
-/** What the author got wrong about the build leaves every check without a verdict. */
-async function builtOrBlamed(context: CheckContext): Promise<Built> {
+/** The image and the build: what the author got wrong about them leaves every check without a verdict. */
+async function prepare(
+  request: Omit<CheckContext, 'root' | 'built'>,
+  rootOf: GraderDeps['rootOf'],
+): Promise<{ context: CheckContext; whole: Outcome | undefined }> {
+  const context = { ...request, root: '/nonexistent', built: [] };
   try {
-    return await buildSubmission(context);
+    const root = await rootOf(request.folder.lab.image);
+    const built = await buildSubmission({ ...context, root });
+    if ('failure' in built) return { context: { ...context, root }, whole: built.failure };
+    return { context: { ...context, root, built: built.files }, whole: undefined };
   } catch (error) {
-    if (isCarrelError(error, 'lab_invalid')) return { failure: noVerdict(error.message) };
-    throw error;
+    if (!isCarrelError(error, 'lab_invalid') && !isCarrelError(error, 'not_found')) throw error;
+    return { context, whole: noVerdict(error.message) };
   }
 }
 
@@ -180,23 +187,19 @@ export async function gradeSubmission(request: GradeRequest, deps: GraderDeps): 
   const signal = request.signal ? AbortSignal.any([request.signal, stop.signal]) : stop.signal;
   try {
     const files = await listFiles(submission, submissionLimits);
-    const base: CheckContext = {
+    const shared = {
       folder,
       submission,
       files,
       scratch,
-      root: await deps.rootOf(folder.lab.image),
       sandboxes: deps.sandboxes,
       guard: deps.guard,
       signal,
-      abort: (reason) => stop.abort(reason),
-      built: [],
+      abort: (reason: unknown) => stop.abort(reason),
       programs: new Map(),
     };
-    const built = await builtOrBlamed(base);
-    const context = 'files' in built ? { ...base, built: built.files } : base;
-    const whole = 'failure' in built ? built.failure : undefined;
-    if (folder.lab.run === 'machine')
+    const { context, whole } = await prepare(shared, deps.rootOf);
+    if (folder.lab.run === 'machine' && whole?.verdict !== 'error')
       return await gradeInMachine(context, request, whole, deps.withFreshMachine);
     return await gradeChecks(context, request, whole);
   } finally {

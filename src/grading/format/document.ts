@@ -5,7 +5,7 @@ import { CarrelError } from '#base/errors.ts';
 import { plain } from './values.ts';
 
 /** A lab.yaml is written by a person; what is larger was not. */
-const maxBytes = 256 * 1024;
+export const maxYamlBytes = 256 * 1024;
 /** Each alias may stand for a large tree: the limit of the yaml library against "billion laughs". */
 const maxAliases = 100;
 const maxProblems = 20;
@@ -84,8 +84,8 @@ export interface Parsed<T> {
 
 /** Parses `text`; unknown fields, duplicate keys and wrong types are refused with their lines. */
 export function parseYaml<T extends z.ZodType>(file: string, text: string, schema: T): Parsed<z.output<T>> {
-  if (Buffer.byteLength(text) > maxBytes)
-    throw new CarrelError('lab_invalid', `${file} is larger than ${maxBytes / 1024} KiB`);
+  if (Buffer.byteLength(text) > maxYamlBytes)
+    throw new CarrelError('lab_invalid', `${file} is larger than ${maxYamlBytes / 1024} KiB`);
   const lines = new LineCounter();
   const document = parseDocument(text, {
     lineCounter: lines,

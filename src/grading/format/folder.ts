@@ -11,7 +11,7 @@
 import { lstat, readFile, realpath } from 'node:fs/promises';
 import { join } from 'node:path';
 import { CarrelError, errnoOf } from '#base/errors.ts';
-import { type Parsed, parseYaml } from './document.ts';
+import { type Parsed, maxYamlBytes, parseYaml } from './document.ts';
 import type { FileExpectation, TextExpectation } from './expectations.ts';
 import { type Check, type LabDefinition, resolveLab } from './lab.ts';
 import { type Expected, type LabFields, type Promised, expected, labFields } from './schema.ts';
@@ -128,7 +128,9 @@ async function loadSolution(
 async function readLabYaml(directory: string): Promise<Parsed<LabFields>> {
   try {
     const path = join(directory, 'lab.yaml');
-    if (!(await lstat(path)).isFile()) throw new CarrelError('lab_invalid', 'lab.yaml is no plain file');
+    const stats = await lstat(path);
+    if (!stats.isFile() || stats.size > maxYamlBytes)
+      throw new CarrelError('lab_invalid', `lab.yaml is ${stats.isFile() ? 'too large' : 'no plain file'}`);
     return parseYaml('lab.yaml', await readFile(path, 'utf8'), labFields);
   } catch (error) {
     if (errnoOf(error) === 'ENOENT' || errnoOf(error) === 'ENOTDIR')
