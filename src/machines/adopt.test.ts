@@ -7,7 +7,7 @@ import { until, within } from '#base/deadline.ts';
 import { isCarrelError } from '#base/errors.ts';
 import { newExec, runRequest } from '#contract/schemas/machines.ts';
 import { isAlive, untilGone } from '#host/processes.ts';
-import type { Actor } from './actor.ts';
+import type { Actor } from '#base/actor.ts';
 import type { Attachment } from './stream.ts';
 import { type Bed, startBed } from './testing.ts';
 

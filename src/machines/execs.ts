@@ -9,7 +9,7 @@ import type { Exec, newExec, ProgramEnd } from '#contract/schemas/machines.ts';
 import { json } from '#store/columns.ts';
 import { type Exec as ExecRow, type ExecExit, insertExec, selectExec, updateExec } from '#store/execs.ts';
 import { selectMachine } from '#store/machines.ts';
-import type { Actor } from './actor.ts';
+import type { Actor } from '#base/actor.ts';
 import { type Cloud, driverFor } from './cloud.ts';
 import { requireCapability, type Terminal } from './driver.ts';
 import { answering } from './inside.ts';

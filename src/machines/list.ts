@@ -7,7 +7,7 @@ import { sql } from 'kysely';
 import { CarrelError } from '#base/errors.ts';
 import type { Machine, MachineState } from '#contract/schemas/machines.ts';
 import type { Db } from '#store/schema.ts';
-import type { Actor } from './actor.ts';
+import type { Actor } from '#base/actor.ts';
 import { activityOf, driverOf, limitsOf } from './rows.ts';
 
 export interface ListQuery {

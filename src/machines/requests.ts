@@ -20,7 +20,7 @@ import {
   selectMachineForUpdate,
 } from '#store/machines.ts';
 import type { Tx } from '#store/schema.ts';
-import type { Actor, RequestInfo } from './actor.ts';
+import type { Actor, RequestInfo } from '#base/actor.ts';
 import type { Cloud } from './cloud.ts';
 import { requireCapability } from './driver.ts';
 import { eventOf, jobKey, jobKindOf } from './jobs.ts';

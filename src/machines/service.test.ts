@@ -9,7 +9,7 @@ import { runRequest, type ProgramEnd } from '#contract/schemas/machines.ts';
 import { statOf } from '#host/processes.ts';
 import { cancelJob } from '#jobs/queue.ts';
 import { type Census, dangling, takeCensus } from '#test/harness/census.ts';
-import type { Actor } from './actor.ts';
+import type { Actor } from '#base/actor.ts';
 import { type Bed, request, startBed } from './testing.ts';
 
 const skip = process.getuid?.() === 0 ? false : 'needs root';

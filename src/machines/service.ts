@@ -22,7 +22,7 @@ import type { Images } from '#images/store.ts';
 import type { RunnableJob } from '#jobs/types.ts';
 import { selectNetworkByName } from '#store/networks.ts';
 import type { Db } from '#store/schema.ts';
-import type { Actor } from './actor.ts';
+import type { Actor } from '#base/actor.ts';
 import { type Cloud, type CloudNetwork, neighbourhoodOf } from './cloud.ts';
 import { noticeEnd, type ReconcileReport } from './confirm.ts';
 import { createDrivers, type DriverHost } from './drivers/table.ts';

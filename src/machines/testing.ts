@@ -21,7 +21,7 @@ import type { Job } from '#store/jobs.ts';
 import { startTestCluster, type TestCluster } from '#store/testing.ts';
 import { insertUser } from '#store/users.ts';
 import { enterNetns, makeNetns, type Netbed } from '#test/netbed.ts';
-import type { Actor } from './actor.ts';
+import type { Actor } from '#base/actor.ts';
 import type { Accepted } from './requests.ts';
 import { instanceOf, type Machines, openMachines } from './service.ts';
 

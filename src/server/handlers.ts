@@ -7,7 +7,7 @@
 import type { WebSocket } from 'ws';
 import type { Api } from '#contract/api.ts';
 import type { HandlerInput, Reply, Route } from '#contract/route.ts';
-import type { Actor } from './auth/actor.ts';
+import type { Actor } from '#base/actor.ts';
 import type { Answer } from './http/answer.ts';
 import type { Role } from '#contract/schemas/people.ts';
 

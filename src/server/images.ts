@@ -17,7 +17,7 @@ import { selectOptionalImageByName, type Image as Row } from '#store/images.ts';
 import type { StoredError } from '#store/jobs.ts';
 import type { Db } from '#store/schema.ts';
 import { sql } from 'kysely';
-import type { Actor } from './auth/actor.ts';
+import type { Actor } from '#base/actor.ts';
 
 export interface ImportOptions {
   readonly name: string;

@@ -72,6 +72,8 @@ const hisAndStaff: Line = {
   ta: 'ok',
   instructor: 'ok',
 };
+/** The same for what classmates know to exist. */
+const notOfClassmates: Line = { ...hisAndStaff, otherStudent: 403 };
 const hisAlone: Line = { ...hisAndStaff, ta: 404, instructor: 404 };
 
 const expected: Readonly<Record<Operation, Line>> = {
@@ -104,9 +106,9 @@ const expected: Readonly<Record<Operation, Line>> = {
   getLabStart: members,
   submit: members,
   listSubmissions: members,
-  getSubmission: hisAndStaff,
-  getSubmissionArchive: hisAndStaff,
-  listGrades: hisAndStaff,
+  getSubmission: notOfClassmates,
+  getSubmissionArchive: notOfClassmates,
+  listGrades: notOfClassmates,
   getGradebook: staff,
   createRegrade: staff,
   getRegrade: staff,

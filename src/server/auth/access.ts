@@ -10,7 +10,7 @@ import { isId } from '#base/ids.ts';
 import type { Access, Route } from '#contract/route.ts';
 import type { Role } from '#contract/schemas/people.ts';
 import type { Db } from '#store/schema.ts';
-import type { Actor } from './actor.ts';
+import type { Actor } from '#base/actor.ts';
 import { courseOfResources } from './resources.ts';
 
 export interface Granted {
@@ -92,7 +92,8 @@ function judge(access: ObjectAccess, { role, own }: Relation, params: Params): v
     }
     case 'submission:read':
     case 'submission:staff':
-      if (!own && !isStaff(role)) throw notFound('submission', params['submission'] ?? '');
+      if (!own && role === null) throw notFound('submission', params['submission'] ?? '');
+      if (!own && !isStaff(role)) throw forbidden('this is somebody else’s submission');
       if (access === 'submission:staff' && !isStaff(role))
         throw forbidden('this is for the staff of the course');
       return;

@@ -3,7 +3,7 @@ import { CarrelError, isCarrelError } from '#base/errors.ts';
 import { silent, type Logger } from '#base/log.ts';
 import type { Db } from '#store/schema.ts';
 import { touchToken } from '#store/tokens.ts';
-import type { Actor } from './actor.ts';
+import type { Actor } from '#base/actor.ts';
 import { hashSecret } from './secret.ts';
 
 /** The channel on which ended tokens and closed accounts are announced; the payload is the user's id. */

@@ -2,7 +2,7 @@
 import { isId } from '#base/ids.ts';
 import type { Role } from '#contract/schemas/people.ts';
 import type { Db } from '#store/schema.ts';
-import type { Actor } from './actor.ts';
+import type { Actor } from '#base/actor.ts';
 
 /** The ids in a job's resources. */
 export function resourceIds(resources: readonly string[]): string[] {

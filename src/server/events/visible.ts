@@ -2,7 +2,7 @@
 import { sql } from 'kysely';
 import type { Event } from '#contract/schemas/jobs.ts';
 import type { Db } from '#store/schema.ts';
-import type { Actor } from '../auth/actor.ts';
+import type { Actor } from '#base/actor.ts';
 
 export interface EventFilter {
   readonly actor: Actor;

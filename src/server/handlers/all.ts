@@ -8,7 +8,7 @@ import type { BlobStore } from '#images/blobs.ts';
 import type { Machines } from '#machines/service.ts';
 import type { Views } from '#machines/list.ts';
 import type { Store } from '#store/database.ts';
-import type { Actor } from '../auth/actor.ts';
+import type { Actor } from '#base/actor.ts';
 import type { Authenticator } from '../auth/authenticate.ts';
 import { resourceIds } from '../auth/resources.ts';
 import type { EventFeed } from '../events/feed.ts';

@@ -5,7 +5,7 @@ import type { Db } from '#store/schema.ts';
 import type { HandlersFor } from '../handlers.ts';
 import type { ImageRegistry } from '../images.ts';
 import { acceptedAnswer } from './job-view.ts';
-import { decodeCursor, pageOf } from './page.ts';
+import { decodeCursor, pageOf } from '#contract/page.ts';
 
 type ImageRoutes = Pick<
   typeof machineRoutes,

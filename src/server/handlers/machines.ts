@@ -6,7 +6,7 @@ import type { Machine } from '#contract/schemas/machines.ts';
 import type { Views } from '#machines/list.ts';
 import type { Machines } from '#machines/service.ts';
 import type { Db } from '#store/schema.ts';
-import type { Actor } from '../auth/actor.ts';
+import type { Actor } from '#base/actor.ts';
 import type { Call, HandlersFor } from '../handlers.ts';
 import { answer, jsonAnswer } from '../http/answer.ts';
 import { attachSocket } from '../streams.ts';

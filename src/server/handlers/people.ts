@@ -12,7 +12,7 @@ import { sql } from 'kysely';
 import { authChannel, type Authenticator } from '../auth/authenticate.ts';
 import { hashSecret, newSecret } from '../auth/secret.ts';
 import type { HandlersFor } from '../handlers.ts';
-import { decodeCursor, pageOf } from './page.ts';
+import { decodeCursor, pageOf } from '#contract/page.ts';
 
 function userView(row: UserRow): User {
   return {

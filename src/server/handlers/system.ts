@@ -10,7 +10,7 @@ import type { Store } from '#store/database.ts';
 import { insertEvent } from '#store/events.ts';
 import { selectJob, selectJobLogs } from '#store/jobs.ts';
 import { isStaff } from '../auth/access.ts';
-import type { Actor } from '../auth/actor.ts';
+import type { Actor } from '#base/actor.ts';
 import type { EventFeed } from '../events/feed.ts';
 import { eventStream } from '../events/stream.ts';
 import { selectKeptRange } from '../events/visible.ts';
@@ -18,7 +18,7 @@ import type { HandlersFor } from '../handlers.ts';
 import type { Health } from '../health.ts';
 import { jsonAnswer } from '../http/answer.ts';
 import { getJobView, isConfidential, jobView, selectJobViews, withoutSecrets } from './job-view.ts';
-import { decodeNumberCursor, pageOf } from './page.ts';
+import { decodeNumberCursor, pageOf } from '#contract/page.ts';
 
 /** Lines of a job's log in one answer; the newest are the interesting ones. */
 const LOG_LINES = 5000;

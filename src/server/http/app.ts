@@ -13,7 +13,7 @@ import type { Db } from '#store/schema.ts';
 import type { IncomingMessage } from 'node:http';
 import { Hono } from 'hono';
 import { authorize } from '../auth/access.ts';
-import { anonymous, type Actor } from '../auth/actor.ts';
+import { anonymous, type Actor } from '#base/actor.ts';
 import { unauthenticated, type Authenticator } from '../auth/authenticate.ts';
 import { secretOf, secretOfProtocols } from '../auth/secret.ts';
 import type { Attachment, Call, Handlers } from '../handlers.ts';
