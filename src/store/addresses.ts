@@ -1,6 +1,6 @@
 /** Which machine has which address. The lowest free one is given, from network + 2 up to broadcast - 1. */
 import { CarrelError } from '#base/errors.ts';
-import { sql, type Selectable } from 'kysely';
+import { sql } from 'kysely';
 import type { CreatedAt, Fact } from './columns.ts';
 import type { Db, Tx } from './schema.ts';
 
@@ -10,7 +10,6 @@ export interface AddressTable {
   machine_id: Fact<string>;
   created_at: CreatedAt;
 }
-export type Address = Selectable<AddressTable>;
 
 /**
  * Gives the machine the lowest free address of the network (or the one it has already), for example

@@ -1,5 +1,4 @@
 /** Content-addressed files of the data directory: a row says that the file is complete. */
-import type { Selectable } from 'kysely';
 import type { CreatedAt, Fact } from './columns.ts';
 import type { Db } from './schema.ts';
 
@@ -9,7 +8,6 @@ export interface BlobTable {
   bytes: Fact<number>;
   created_at: CreatedAt;
 }
-export type Blob = Selectable<BlobTable>;
 
 /** Notes blobs whose files are in place and synced; known ones are skipped. */
 export async function insertBlobs(
@@ -22,8 +20,4 @@ export async function insertBlobs(
     .values(blobs.map(({ hash, bytes }) => ({ hash, bytes })))
     .onConflict((oc) => oc.column('hash').doNothing())
     .execute();
-}
-
-export async function selectOptionalBlob(db: Db, hash: string): Promise<Blob | undefined> {
-  return db.selectFrom('blobs').selectAll().where('hash', '=', hash).executeTakeFirst();
 }

@@ -1,8 +1,6 @@
 /** The system user that PostgreSQL runs as: it refuses to run as root, and the daemon's files are none of its business. */
-import { execFile } from 'node:child_process';
 import { readFileSync } from 'node:fs';
-import { promisify } from 'node:util';
-import { CarrelError, messageOf } from '#base/errors.ts';
+import { CarrelError } from '#base/errors.ts';
 
 export const databaseUserName = 'carrel-db';
 
@@ -30,25 +28,4 @@ export function databaseUser(): DatabaseUser {
   throw new CarrelError('host_unsupported', `the system user ${databaseUserName} does not exist`, {
     hint: `run the set-up, or: useradd --system ${databaseUserName}`,
   });
-}
-
-/** Set-up step: makes the user if it is missing and we are root. Says whether it did. */
-export async function ensureDatabaseUser(): Promise<boolean> {
-  if (process.getuid?.() !== 0 || findSystemUser(databaseUserName)) return false;
-  const argv = ['--system', '--user-group', '--no-create-home', '--home-dir', '/nonexistent'];
-  try {
-    await promisify(execFile)('useradd', [...argv, '--shell', '/usr/sbin/nologin', databaseUserName], {
-      timeout: 30_000,
-      env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin' },
-    });
-  } catch (error) {
-    throw new CarrelError(
-      'helper_failed',
-      `useradd could not make ${databaseUserName}: ${messageOf(error)}`,
-      {
-        cause: error,
-      },
-    );
-  }
-  return true;
 }

@@ -31,17 +31,3 @@ export async function insertCourse(
     throw new CarrelError('name_taken', `course "${values.name}" already exists`, { cause: error });
   }
 }
-
-export async function selectOptionalCourse(db: Db, id: string): Promise<Course | undefined> {
-  return db.selectFrom('courses').selectAll().where('id', '=', id).executeTakeFirst();
-}
-
-export async function selectCourse(db: Db, id: string): Promise<Course> {
-  const course = await selectOptionalCourse(db, id);
-  if (!course) throw new CarrelError('not_found', `course ${id} does not exist`);
-  return course;
-}
-
-export async function selectOptionalCourseByName(db: Db, name: string): Promise<Course | undefined> {
-  return db.selectFrom('courses').selectAll().where('name', '=', name).executeTakeFirst();
-}

@@ -64,15 +64,6 @@ export async function selectEventsAfter(
     .execute();
 }
 
-/** The range of `seq` that can still be replayed; zeros if there is none. */
-export async function selectEventRange(db: Db): Promise<{ readonly first: number; readonly last: number }> {
-  const row = await db
-    .selectFrom('events')
-    .select((eb) => [eb.fn.min('seq').as('first'), eb.fn.max('seq').as('last')])
-    .executeTakeFirst();
-  return { first: row?.first ?? 0, last: row?.last ?? 0 };
-}
-
 /** Deletes events older than `before`; gives how many. */
 export async function deleteEventsBefore(db: Db, before: Date): Promise<number> {
   const result = await db.deleteFrom('events').where('at', '<', before).executeTakeFirst();

@@ -107,20 +107,6 @@ export async function selectMachineForUpdate(tx: Tx, id: string): Promise<Machin
   return machine;
 }
 
-export async function selectOptionalMachineByName(
-  db: Db,
-  ownerId: string,
-  name: string,
-): Promise<Machine | undefined> {
-  return db
-    .selectFrom('machines')
-    .selectAll()
-    .where('owner_id', '=', ownerId)
-    .where('name', '=', name)
-    .where('deleted_at', 'is', null)
-    .executeTakeFirst();
-}
-
 /** Changes the row and moves `gen`. */
 export async function updateMachine(
   db: Db,

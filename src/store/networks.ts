@@ -38,12 +38,6 @@ export async function insertNetwork(db: Db, values: Omit<Insertable<NetworkTable
   }
 }
 
-export async function selectNetwork(db: Db, id: string): Promise<Network> {
-  const network = await db.selectFrom('networks').selectAll().where('id', '=', id).executeTakeFirst();
-  if (!network) throw new CarrelError('not_found', `network ${id} does not exist`);
-  return network;
-}
-
 export async function selectNetworkByName(db: Db, name = 'default'): Promise<Network> {
   const network = await db.selectFrom('networks').selectAll().where('name', '=', name).executeTakeFirst();
   if (!network) throw new CarrelError('not_found', `network "${name}" does not exist`);

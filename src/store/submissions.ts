@@ -67,15 +67,3 @@ export async function selectSubmission(db: Db, id: string): Promise<Submission> 
   if (!submission) throw new CarrelError('not_found', `submission ${id} does not exist`);
   return submission;
 }
-
-/** The newest attempt of every user at a lab: what a regrade of all looks at. */
-export async function selectLatestSubmissions(db: Db, labId: string): Promise<Submission[]> {
-  return db
-    .selectFrom('submissions')
-    .distinctOn('user_id')
-    .selectAll()
-    .where('lab_id', '=', labId)
-    .orderBy('user_id')
-    .orderBy('attempt', 'desc')
-    .execute();
-}

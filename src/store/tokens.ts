@@ -64,10 +64,6 @@ export async function touchToken(db: Db, id: string): Promise<void> {
     .execute();
 }
 
-export async function selectTokensOfUser(db: Db, userId: string): Promise<Token[]> {
-  return db.selectFrom('tokens').selectAll().where('user_id', '=', userId).orderBy('created_at').execute();
-}
-
 /** Revokes the token if it is the user's; again is harmless. */
 export async function revokeToken(db: Db, userId: string, id: string): Promise<void> {
   const row = await db
