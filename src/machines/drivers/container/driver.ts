@@ -125,10 +125,12 @@ function runningContainer(keeper: Keeper, spec: MachineSpec, { instance }: Drive
     await group.freeze(false);
     frozen = false;
   };
+  const ended = endReport(keeper);
+  ended.catch(() => undefined); // let go of: then nobody need be waiting
   keeper.console.onOutput(() => undefined); // what init says is recorded; nobody waits for it here
   return {
     process: { pid: keeper.initPid, startTime: keeper.initStartTime },
-    ended: endReport(keeper),
+    ended,
     async stop(options) {
       if (frozen) await thaw(); // the frozen hear no signal
       await stopContainer(keeper, spec.directory, options);
