@@ -1,6 +1,6 @@
 /**
  * The main job on real input, through the public API, as real accounts: a course, two labs, six students who
- * hand in six solutions, and their marks with reasons. Run again, it finds everything there and only shows it.
+ * hand in to both, and their marks with reasons. Run again, it finds everything there and only shows it.
  */
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -13,21 +13,28 @@ import type { Connection } from '../connection.ts';
 import { checkMarks } from '../render-grade.ts';
 import type { Output } from '../ui/output.ts';
 import type { Progress } from '../ui/progress.ts';
-import { all, waitForJob } from '../waiting.ts';
+import { all as everything, waitForJob } from '../waiting.ts';
 import { ensurePeople, type Person } from './people.ts';
 
 const labs = fileURLToPath(new URL('../../../labs/', import.meta.url));
 const course = 'os-2026';
 
-/** Two right ones in different ways, and one for each usual way to go wrong. */
-const solutions = [
-  'closed-form',
-  'step-by-step',
-  'forgets-negatives',
-  'greedy-loop',
-  'undefined-name',
-  'forger',
-] as const;
+/**
+ * What each student hands in. For the function: two right ones in different ways, and one for each usual way to go
+ * wrong. For the machine: a right one, and what is half done, or faked with programs inside the machine.
+ */
+const handIns: Readonly<Record<string, readonly string[]>> = {
+  'reach-number': [
+    'closed-form',
+    'step-by-step',
+    'forgets-negatives',
+    'greedy-loop',
+    'undefined-name',
+    'forger',
+  ],
+  'first-namespaces': ['reference', 'only-uts', 'wrong-hostname', 'no-veth', 'two-processes', 'fake-tools'],
+};
+const classSize = 6;
 
 export interface DemoResult {
   readonly student: string;
@@ -37,7 +44,7 @@ export interface DemoResult {
 }
 
 async function ensureImages(client: Client, out: Output, names: readonly string[]): Promise<void> {
-  const images = await all((page) => client.listImages({ params: {}, query: page }));
+  const images = await everything((page) => client.listImages({ params: {}, query: page }));
   for (const name of names) {
     if (images.some((image) => image.name === name && image.state === 'ready')) continue;
     out.note(`Building the image ${name}: once, it is kept.`);
@@ -52,7 +59,7 @@ async function ensureCourse(admin: Client, people: readonly Person[]): Promise<v
   } catch (error) {
     if (!isCarrelError(error, 'name_taken')) throw error;
   }
-  const members = await all((page) => admin.listMembers({ params: { course }, query: page }));
+  const members = await everything((page) => admin.listMembers({ params: { course }, query: page }));
   for (const { name, role } of people)
     if (!members.some((member) => member.name === name && member.role === role))
       await admin.setMember({ params: { course, user: name }, body: { role, section: null } });
@@ -126,9 +133,48 @@ export function shortReason({ checks }: Grade): string {
   const wrong = checks.filter(({ state }) => state !== 'passed');
   const [first] = wrong;
   if (!first) return 'every check passed';
-  return wrong.length === 1
-    ? `${first.title}: ${first.reason}`
-    : `${first.title}: ${first.reason} (and ${wrong.length - 1} more)`;
+  const why = first.reason.startsWith(first.title) ? first.reason : `${first.title}: ${first.reason}`;
+  return wrong.length === 1 ? why : `${why} (and ${wrong.length - 1} more)`;
+}
+
+/** One lab: imported, handed in by every student, graded. */
+async function runLab(
+  instructor: Client,
+  students: readonly Person[],
+  name: string,
+  progress: Progress,
+): Promise<{ readonly lab: Lab; readonly results: readonly DemoResult[] }> {
+  const solutions = handIns[name] ?? [];
+  progress.update(`lab ${name}`);
+  const lab = await ensureLab(instructor, name);
+  const ids = await Promise.all(
+    students.map((student, index) => ensureSubmission(student, lab, solutions[index] ?? '')),
+  );
+  const submissions = await untilGraded(instructor, ids, progress);
+  const results = await Promise.all(
+    submissions.map(async (submission, index) => ({
+      student: submission.user,
+      solution: solutions[index] ?? '',
+      submission,
+      grade: await currentGrade(instructor, submission),
+    })),
+  );
+  return { lab, results };
+}
+
+function show(out: Output, { title, points, checks }: Lab, results: readonly DemoResult[]): void {
+  out.note(`\n${out.paint('bold', `${title}: ${points} points, ${checks.length} checks`)}`);
+  out.table(
+    results,
+    [
+      { head: 'STUDENT', cell: ({ student }) => student },
+      { head: 'SOLUTION', cell: ({ solution }) => solution },
+      { head: 'POINTS', cell: ({ grade }) => `${grade.points ?? '-'}/${grade.maxPoints}`, align: 'right' },
+      { head: 'CHECKS', cell: ({ grade }) => checkMarks(grade.checks) },
+      { head: 'WHY', cell: ({ grade }) => shortReason(grade) },
+    ],
+    'nobody handed in',
+  );
 }
 
 export async function runDemo(
@@ -143,51 +189,32 @@ export async function runDemo(
   const people = await ensurePeople(connection, data, [
     { name: 'instructor', role: 'instructor' },
     { name: 'ta', role: 'ta' },
-    ...solutions.map((_, index) => ({ name: `student-${index + 1}`, role: 'student' as const })),
+    ...Array.from({ length: classSize }, (_, index) => ({
+      name: `student-${index + 1}`,
+      role: 'student' as const,
+    })),
   ]);
   await ensureCourse(admin, people);
   const [instructor, , ...students] = people;
   if (!instructor) throw new CarrelError('internal', 'the demo has no instructor');
-  progress.update('labs');
-  const lab = await ensureLab(instructor.client, 'reach-number');
-  await ensureLab(instructor.client, 'first-namespaces');
-  progress.update('handing in');
-  const ids = await Promise.all(
-    students.map((student, index) => ensureSubmission(student, lab, solutions[index] ?? solutions[0])),
-  );
-  const submissions = await untilGraded(instructor.client, ids, progress);
-  const results = await Promise.all(
-    submissions.map(async (submission, index) => ({
-      student: submission.user,
-      solution: solutions[index] ?? '',
-      submission,
-      grade: await currentGrade(instructor.client, submission),
-    })),
-  );
-  progress.clear();
-  out.note(`\n${out.paint('bold', `${lab.title}: ${lab.points} points, ${lab.checks.length} checks`)}`);
-  out.table(
-    results,
-    [
-      { head: 'STUDENT', cell: ({ student }) => student },
-      { head: 'SOLUTION', cell: ({ solution }) => solution },
-      { head: 'POINTS', cell: ({ grade }) => `${grade.points ?? '-'}/${grade.maxPoints}`, align: 'right' },
-      { head: 'CHECKS', cell: ({ grade }) => checkMarks(grade.checks) },
-      { head: 'WHY', cell: ({ grade }) => shortReason(grade) },
-    ],
-    'nobody handed in',
-  );
+  const all: DemoResult[] = [];
+  for (const name of Object.keys(handIns)) {
+    const { lab, results } = await runLab(instructor.client, students, name, progress);
+    progress.clear();
+    show(out, lab, results);
+    all.push(...results);
+  }
   const flag = data === '/var/lib/carrel' ? '' : ` --data ${data}`;
   out.note(
     [
       '',
       `Carrel is up: ${out.paint('bold', url)}`,
       `  carrel gradebook ${course}/reach-number${flag}      the class`,
-      `  carrel grade show ${ids[2]}${flag}        one mark with its reasons`,
+      `  carrel grade show ${all[2]?.submission.id}${flag}        one mark with its reasons`,
       `  carrel machine new my-machine${flag}        a machine with root; then: carrel machine exec my-machine`,
       `  carrel lab check labs/first-namespaces        prove a lab`,
       `  carrel status${flag}, carrel down${flag}`,
     ].join('\n'),
   );
-  return results;
+  return all;
 }
