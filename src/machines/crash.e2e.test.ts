@@ -27,7 +27,7 @@ async function crashOnce(bed: Bed): Promise<void> {
   const exit = once(child, 'exit');
   // mostly at work, sometimes while it is still starting and putting in order what the last one left
   if (Math.random() < 0.7) await within(20_000, 'the daemon', once(child.stdout, 'data'));
-  await sleep(Math.random() * 500);
+  await sleep(Math.random() * 800);
   assert.equal(child.exitCode, null);
   child.kill('SIGKILL');
   await exit;
