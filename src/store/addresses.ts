@@ -15,13 +15,16 @@ export interface AddressTable {
  * Gives the machine the lowest free address of the network (or the one it has already), for example
  * `192.168.0.2`. The network's row is locked, so parallel calls wait for each other's transactions:
  * keep those short. `no_capacity` when the network is full.
+ *
+ * `no key`: a machine's row that names the network holds a share of its key, and may be waiting for the one who
+ * asks here.
  */
 export async function allocateAddress(tx: Tx, networkId: string, machineId: string): Promise<string> {
   const network = await tx
     .selectFrom('networks')
     .select('name')
     .where('id', '=', networkId)
-    .forUpdate()
+    .forNoKeyUpdate()
     .executeTakeFirst();
   if (!network) throw new CarrelError('not_found', `network ${networkId} does not exist`);
   const had = await tx

@@ -62,6 +62,12 @@ export function translateDatabaseError(error: unknown): unknown {
         hint: 'free space on the disk that holds the data directory',
         cause: error,
       });
+    case '40001':
+    case '40P01':
+      return new CarrelError('unavailable', 'two changes of the same objects met, and this one gave way', {
+        hint: 'try again',
+        cause: error,
+      });
     case '55P03':
       return new CarrelError('unavailable', 'another change to the same object takes too long', {
         hint: 'try again in a few seconds',
