@@ -200,6 +200,17 @@ function processesIn(directory: string): number[] {
   return [...own, ...below];
 }
 
+/** Each group is frozen on its own, those below too (a paused machine), and v1 delivers no signal to the frozen. */
+function thawTree(directory: string, v2: boolean): void {
+  applyWrites([
+    v2
+      ? { path: join(directory, 'cgroup.freeze'), text: '0', optional: true }
+      : { path: join(directory, 'freezer.state'), text: 'THAWED', optional: true },
+  ]);
+  for (const entry of readdirSync(directory, { withFileTypes: true }))
+    if (entry.isDirectory()) thawTree(join(directory, entry.name), v2);
+}
+
 /**
  * What an earlier daemon of this instance left below `path` (`slots`, or one machine): every process in it is
  * killed and the groups are removed. Control groups are the list of what was ours; names would be guesses.
@@ -207,7 +218,7 @@ function processesIn(directory: string): number[] {
 export async function sweepGroups(layout: CgroupLayout, path: string): Promise<void> {
   const directories = groupDirectories(layout, path, controllers);
   const freezer = groupDirectory(layout, 'freezer', path);
-  if (freezer && existsSync(freezer)) await freeze(layout, path, false); // v1 delivers no signal to the frozen
+  if (freezer && existsSync(freezer)) thawTree(freezer, layout.where.freezer?.version === 2);
   const end = performance.now() + removeMs;
   for (;;) {
     const pids = new Set(directories.flatMap(processesIn));
