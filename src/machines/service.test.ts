@@ -204,6 +204,10 @@ test(
     const fork = await sh(id, 'for i in $(seq 200); do sleep 5 & done; echo never', 3000);
     assert.match(fork.err, /fork|Resource/);
     await sh(id, 'kill -9 -1');
+    await until(5000, 'the many processes to go', async () => {
+      const { processes } = await bed.machines.stats(id);
+      return (processes ?? 0) < 10 ? true : undefined;
+    });
     const disk = await sh(id, 'dd if=/dev/zero of=/root/big bs=1M count=64; rm /root/big');
     assert.match(disk.err, /No space left/);
     assert.equal((await sh(id, 'echo alive')).out, 'alive\n');
