@@ -1,12 +1,11 @@
 /** Containers and their keepers. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { isCarrelError } from '#base/errors.ts';
 import { until } from '#base/deadline.ts';
-import { isLocked } from '#host/flock.ts';
 import { statOf } from '#host/processes.ts';
 import { attach, collect } from './live.ts';
 import {
@@ -17,80 +16,21 @@ import {
   readExitReport,
   releaseContainer,
   startContainer,
-  type ContainerSpec,
-  type ExecSpec,
-  type Keeper,
 } from './machine.ts';
 import { readRecord } from './record.ts';
-import { gone, makeBed, noTrace, processesWith, skip, type IsolationBed } from './testing.ts';
+import { gone, makeLab, processesWith, runIn, skip } from './testing.ts';
 
 const MiB = 1 << 20;
 
-interface Lab extends AsyncDisposable {
-  readonly bed: IsolationBed;
-  readonly directory: string;
-  readonly keeper: Keeper;
-  readonly spec: ContainerSpec;
-}
-
-async function makeLab(more: Partial<ContainerSpec> = {}): Promise<Lab> {
-  const bed = await makeBed();
-  const directory = join(bed.directory, 'm-test');
-  mkdirSync(join(directory, 'storage'), { recursive: true, mode: 0o700 });
-  const spec: ContainerSpec = {
-    id: 'm-test',
-    hostname: 'lab',
-    directory,
-    lower: bed.root,
-    upper: { kind: 'directory', path: join(directory, 'storage') },
-    uidBase: 0x6000_0000,
-    init: [],
-    limits: { cpus: 1, memoryBytes: 64 * MiB, processes: 40 },
-    ...more,
-  };
-  try {
-    const keeper = await startContainer(bed.server, spec, { instance: bed.instance });
-    return {
-      bed,
-      directory,
-      keeper,
-      spec,
-      async [Symbol.asyncDispose]() {
-        keeper.close();
-        await releaseContainer(bed.instance, spec.id);
-        // its keeper notices, writes the report into the directory, and only then lets go
-        const { lock } = containerPaths(directory);
-        await until(5000, 'the keeper to end', () => (isLocked(lock) ? undefined : true));
-        await noTrace(bed.instance);
-        await bed[Symbol.asyncDispose]();
-      },
-    };
-  } catch (error) {
-    await bed[Symbol.asyncDispose]();
-    throw error;
-  }
-}
-
-async function run(
-  keeper: Keeper,
-  script: string,
-  more: Partial<ExecSpec> = {},
-): Promise<{ out: string; err: string; exit: number | null }> {
-  const { stdout, stderr, report } = await collect(
-    await keeper.exec({ argv: ['sh', '-c', script], ...more }),
-  );
-  return { out: stdout.toString(), err: stderr.toString(), exit: report.exit };
-}
-
 test('a command in a container has its status, output, input, user and place', { skip }, async () => {
   await using lab = await makeLab();
-  const { out, err, exit } = await run(lab.keeper, 'id -u; hostname; pwd; cat; echo $HOME $A >&2; exit 9', {
+  const { out, err, exit } = await runIn(lab.keeper, 'id -u; hostname; pwd; cat; echo $HOME $A >&2; exit 9', {
     stdin: Buffer.from('in\n'),
     env: { A: 'b' },
     cwd: '/tmp',
   });
   assert.deepEqual([out, err, exit], ['0\nlab\n/tmp\nin\n', '/root b\n', 9]);
-  assert.equal((await run(lab.keeper, 'id -u; id -g', { user: '1234' })).out, '1234\n1234\n');
+  assert.equal((await runIn(lab.keeper, 'id -u; id -g', { user: '1234' })).out, '1234\n1234\n');
   const missing = await collect(await lab.keeper.exec({ argv: ['no-such'] }));
   assert.deepEqual([missing.report.exit, missing.report.execErrno], [127, 2]);
   await assert.rejects(
@@ -101,7 +41,7 @@ test('a command in a container has its status, output, input, user and place', {
 
 test('root in a container is nobody outside, and the image stays as it was', { skip }, async () => {
   await using lab = await makeLab();
-  const { out } = await run(
+  const { out } = await runIn(
     lab.keeper,
     'echo new > /file; rm /bin/yes; mkdir /d; mount -t tmpfs none /d && echo mounted; hostname other; hostname; cat /proc/1/cmdline',
   );
@@ -115,9 +55,9 @@ test('root in a container is nobody outside, and the image stays as it was', { s
 
 test('limits hold for commands: they start inside the control groups', { skip }, async () => {
   await using lab = await makeLab();
-  assert.notEqual((await run(lab.keeper, 'tail -c 200m /dev/zero')).exit, 0);
-  assert.equal((await run(lab.keeper, 'echo alive')).out, 'alive\n');
-  const many = await run(lab.keeper, 'for i in $(seq 80); do sleep 8201.5 & done; echo done');
+  assert.notEqual((await runIn(lab.keeper, 'tail -c 200m /dev/zero')).exit, 0);
+  assert.equal((await runIn(lab.keeper, 'echo alive')).out, 'alive\n');
+  const many = await runIn(lab.keeper, 'for i in $(seq 80); do sleep 8201.5 & done; echo done');
   assert.match(many.err, /fork/);
   await until(5000, 'the sleepers to end', () => {
     const left = processesWith('8201.5'); // some may still be the shell, about to become one
@@ -198,7 +138,7 @@ test(
     const adopted = await adoptKeeper(lab.directory);
     assert.ok(adopted);
     assert.deepEqual([adopted.initPid, adopted.initStartTime], [initPid, initStartTime]);
-    assert.equal((await run(adopted, 'hostname')).out, 'lab\n');
+    assert.equal((await runIn(adopted, 'hostname')).out, 'lab\n');
     await adopted.kill();
     assert.equal(await adoptKeeper(lab.directory), undefined);
   },
@@ -209,7 +149,7 @@ test('a second copy is refused while the first lives, and the first is not hurt'
   await assert.rejects(startContainer(lab.bed.server, lab.spec, { instance: lab.bed.instance }), (error) =>
     isCarrelError(error, 'wrong_state'),
   );
-  assert.equal((await run(lab.keeper, 'echo still')).out, 'still\n');
+  assert.equal((await runIn(lab.keeper, 'echo still')).out, 'still\n');
 });
 
 test('a keeper that lives but cannot be reached is an error, not "gone"', { skip }, async () => {
@@ -221,7 +161,7 @@ test('a keeper that lives but cannot be reached is an error, not "gone"', { skip
 
 test('power off is orderly: programs get TERM, and the report is written', { skip }, async () => {
   await using lab = await makeLab();
-  await run(
+  await runIn(
     lab.keeper,
     '(trap "echo bye > /said; exit" TERM; while :; do sleep 0.05; done) >/dev/null 2>&1 & sleep 0.2',
   );
@@ -235,7 +175,7 @@ test('power off is orderly: programs get TERM, and the report is written', { ski
 test('killing leaves no process, mount or control group', { skip }, async () => {
   const mounts = readFileSync('/proc/self/mountinfo', 'utf8');
   await using lab = await makeLab();
-  await run(lab.keeper, 'sleep 8203.5 >/dev/null 2>&1 &');
+  await runIn(lab.keeper, 'sleep 8203.5 >/dev/null 2>&1 &');
   await until(5000, 'the program', () => processesWith('sleep\x008203.5').length === 1 || undefined);
   const report = lab.keeper.ended();
   await lab.keeper.kill();
@@ -257,10 +197,10 @@ test('the machine dies with its keeper, so the lock never lies', { skip }, async
 
 test('a container starts again on its own writable layer', { skip }, async () => {
   await using lab = await makeLab();
-  await run(lab.keeper, 'echo kept > /root-file');
+  await runIn(lab.keeper, 'echo kept > /root-file');
   await lab.keeper.kill();
   const again = await startContainer(lab.bed.server, lab.spec, { instance: lab.bed.instance });
-  assert.equal((await run(again, 'cat /root-file')).out, 'kept\n');
+  assert.equal((await runIn(again, 'cat /root-file')).out, 'kept\n');
   await again.kill();
 });
 
@@ -271,7 +211,7 @@ test('the writable layer may be a file system of its own, with its own size', { 
   const device = execFileSync('losetup', ['--find', '--show', image], { encoding: 'utf8' }).trim();
   try {
     await using lab = await makeLab({ upper: { kind: 'loop', device } });
-    const { out, err } = await run(lab.keeper, 'dd if=/dev/zero of=/big bs=1M count=40; df -m / | tail -1');
+    const { out, err } = await runIn(lab.keeper, 'dd if=/dev/zero of=/big bs=1M count=40; df -m / | tail -1');
     assert.match(err + out, /No space left/);
     await lab.keeper.kill();
   } finally {
@@ -310,7 +250,7 @@ test('the network is plugged while init waits, and configured before it runs', {
     },
   });
   assert.equal(plugged, lab.keeper.initPid);
-  const { out } = await run(lab.keeper, 'ip addr show eth0; ip route');
+  const { out } = await runIn(lab.keeper, 'ip addr show eth0; ip route');
   assert.match(out, /inet 192\.168\.7\.9\/16/);
   assert.match(out, /default via 192\.168\.0\.1 dev eth0/);
   assert.match(out, /02:ca:c0:a8:07:09/);
@@ -318,7 +258,7 @@ test('the network is plugged while init waits, and configured before it runs', {
 
 test('pausing stops every process, and going on resumes them', { skip }, async () => {
   await using lab = await makeLab();
-  await run(lab.keeper, '(while :; do echo x >> /ticks; sleep 0.01; done) >/dev/null 2>&1 &');
+  await runIn(lab.keeper, '(while :; do echo x >> /ticks; sleep 0.01; done) >/dev/null 2>&1 &');
   const ticks = (): number => {
     const path = join(lab.directory, 'storage/upper/ticks');
     return existsSync(path) ? readFileSync(path).length : 0;

@@ -15,7 +15,17 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { randomBytes } from 'node:crypto';
 import { until } from '#base/deadline.ts';
+import { isLocked } from '#host/flock.ts';
 import { readCgroupLayout } from './cgroups/layout.ts';
+import { collect } from './live.ts';
+import {
+  containerPaths,
+  releaseContainer,
+  startContainer,
+  type ContainerSpec,
+  type ExecSpec,
+  type Keeper,
+} from './machine.ts';
 import { isolateBinary, startForkServer, type ForkServer } from './server.ts';
 
 const busybox = '/bin/busybox';
@@ -101,4 +111,62 @@ export function processesWith(text: string): number[] {
 
 export async function gone(text: string): Promise<void> {
   await until(5000, `processes with ${text} to end`, () => (processesWith(text).length ? undefined : true));
+}
+
+export interface Lab extends AsyncDisposable {
+  readonly bed: IsolationBed;
+  readonly directory: string;
+  readonly keeper: Keeper;
+  readonly spec: ContainerSpec;
+}
+
+/** A container of the small root file system, running. */
+export async function makeLab(more: Partial<ContainerSpec> = {}): Promise<Lab> {
+  const bed = await makeBed();
+  const directory = join(bed.directory, 'm-test');
+  mkdirSync(join(directory, 'storage'), { recursive: true, mode: 0o700 });
+  const spec: ContainerSpec = {
+    id: 'm-test',
+    hostname: 'lab',
+    directory,
+    lower: bed.root,
+    upper: { kind: 'directory', path: join(directory, 'storage') },
+    uidBase: 0x6000_0000,
+    init: [],
+    limits: { cpus: 1, memoryBytes: 64 << 20, processes: 40 },
+    ...more,
+  };
+  try {
+    const keeper = await startContainer(bed.server, spec, { instance: bed.instance });
+    return {
+      bed,
+      directory,
+      keeper,
+      spec,
+      async [Symbol.asyncDispose]() {
+        keeper.close();
+        await releaseContainer(bed.instance, spec.id);
+        // its keeper notices, writes the report into the directory, and only then lets go
+        const { lock } = containerPaths(directory);
+        await until(5000, 'the keeper to end', () => (isLocked(lock) ? undefined : true));
+        await noTrace(bed.instance);
+        await bed[Symbol.asyncDispose]();
+      },
+    };
+  } catch (error) {
+    await bed[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
+/** Runs a shell script in the machine, to its end. */
+export async function runIn(
+  keeper: Keeper,
+  script: string,
+  more: Partial<ExecSpec> = {},
+): Promise<{ out: string; err: string; exit: number | null }> {
+  const { stdout, stderr, report } = await collect(
+    await keeper.exec({ argv: ['sh', '-c', script], ...more }),
+  );
+  return { out: stdout.toString(), err: stderr.toString(), exit: report.exit };
 }

@@ -110,8 +110,7 @@ static void write_report(const struct run *run, const char *text) {
 }
 
 /* In the machine's control groups, outside its namespaces: invisible to it, and under its limits. */
-_Noreturn static void exec_server(struct run *run) {
-  pid_t parent = getppid();
+_Noreturn static void exec_server(struct run *run, pid_t parent) {
   if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) || getppid() != parent) _exit(1);
   machine_target = fcntl(run->pidfd, F_DUPFD_CLOEXEC, 200);
   int listener = fcntl(run->keep.exec_listener, F_DUPFD_CLOEXEC, 201), own = self_fd < 0 ? -1 : fcntl(self_fd, F_DUPFD_CLOEXEC, 202);
@@ -139,8 +138,9 @@ void keep_start(struct run *run) {
   int n = snprintf(lock, sizeof lock, "%d %llu\n", getpid(), start_time(getpid()));
   if (ftruncate(run->keep.lock, 0) || pwrite(run->keep.lock, lock, (size_t)n, 0) != n) run->keep.on = true; /* only a courtesy to readers */
   if (run->keep.exec_listener >= 0) {
+    pid_t keeper = getpid();
     run->keep.exec_server = fork();
-    if (run->keep.exec_server == 0) exec_server(run);
+    if (run->keep.exec_server == 0) exec_server(run, keeper);
     close(run->keep.exec_listener);
     run->keep.exec_listener = -1;
   }

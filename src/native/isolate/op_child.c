@@ -20,6 +20,9 @@
 static int become(uid_t uid, gid_t gid, size_t ngroups, const gid_t *groups) {
   if (setgroups(ngroups, groups) && errno != EPERM) return -1; /* EPERM: denied for this user namespace */
   if (setresgid(gid, gid, gid) || setresuid(uid, uid, uid)) return -1;
+  /* The change sets this to fs.suid_dumpable, which an administrator may have made 1: then whoever has the same
+   * id inside could look at us, and at what we still hold of the host. The program gets its own by execve. */
+  if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)) return -1;
   return prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0); /* a change of identity forgets it */
 }
 

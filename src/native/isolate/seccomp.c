@@ -56,6 +56,8 @@ static const struct { unsigned number; unsigned short error; unsigned char in; }
 static const struct { unsigned number; unsigned short error; } refused_32[] = {
   { 286, ENOSYS }, { 287, ENOSYS }, { 288, ENOSYS }, { 425, ENOSYS }, { 426, ENOSYS }, { 427, ENOSYS }, { 102, ENOSYS },
   { 357, EPERM }, { 336, EPERM }, { 374, EPERM }, { 283, EPERM }, { 128, EPERM }, { 350, EPERM }, { 129, EPERM },
+  { 443, EPERM }, { 79, EPERM }, { 25, EPERM }, { 264, EPERM }, { 404, EPERM }, { 124, EPERM }, { 343, EPERM }, { 405, EPERM },
+  { 51, EPERM }, { 253, EPERM }, { 169, ENOSYS }, { 111, EPERM },
   { 88, EPERM }, { 87, EPERM }, { 115, EPERM }, { 342, EPERM }, { 103, EPERM }, { 131, EPERM }, { 101, EPERM }, { 110, EPERM },
 };
 /* Locks and leases on an inode reach every sandbox that shares it; so do notifications. */

@@ -283,10 +283,22 @@ static int start_child(struct run *run) {
   return 0;
 }
 
+/* What the plan says nothing of is /dev/null: never what the session has there, which is the server's own. */
+static int rest_of_stdio(struct run *run) {
+  for (int i = 0; i < 3 && !run->tty; i++) {
+    if (run->stdio[i].kind != IO_NULL || run->stdio[i].theirs >= 0) continue;
+    run->stdio[i].kind = IO_FD;
+    run->stdio[i].theirs = open("/dev/null", O_RDWR | O_CLOEXEC | O_NOCTTY);
+    if (run->stdio[i].theirs < 0) return fail(run, "/dev/null", errno);
+  }
+  return 0;
+}
+
 int run_execute(struct run *run) {
   run->began = now_ms();
   if (stage(run, false)) return -1;
   if (!has_program(run)) return configured(run);
+  if (rest_of_stdio(run)) return run_error(run, "before", -1, errno), -1;
   if (!prepare_take(run) && start_child(run)) return -1;
   if (stage(run, true)) return abandon(run), -1;
   struct note go = { 0 };

@@ -285,6 +285,8 @@ static bool reap(struct run *run) {
   int status;
   struct rusage usage;
   take_notes(run);
+  /* Before it is waited for: as long as it is a zombie, no other group can have its number. */
+  if (run->target >= 0 && run->killed) kill(-run->pid, SIGKILL);
   if (wait4(run->pid, &status, WNOHANG, &usage) != run->pid) return false;
   take_notes(run);
   if (!run->has_exit) run->exit_status = status;
@@ -308,12 +310,16 @@ static void drop_peers(struct run *run) {
   }
 }
 
+/* Rounds of reading after the end, a CHUNK of each pipe: twice what a pipe can hold (fs.pipe-max-size is 1 MiB).
+ * What a joined program left behind in the machine may write for ever. */
+enum { LAST_ROUNDS = 32 };
 enum { AT_PID, AT_STATUS, AT_IN, AT_OUT, AT_LISTEN = AT_OUT + 3, AT_SIGNAL, AT_PEER };
 
 void run_watch(struct run *run) {
   struct pollfd p[AT_PEER + MAX_PEERS + 1];
   int source = run->client ? -1 : shell_signals();
   bool dead = false;
+  int rounds = 0;
   read_counters(run, true);
   for (int i = 0; i < run->npeers; i++) obey(run, run->peers[i]); /* what came with the plan */
   if (run->input_ended || buf_size(&run->input)) give_input(run);
@@ -348,9 +354,8 @@ void run_watch(struct run *run) {
       if (room && run->stdio[i].ours >= 0) more |= take_output(run, i);
     if (p[AT_PID].revents && !dead) {
       dead = reap(run);
-      if (dead && run->target >= 0 && run->killed) kill(-run->pid, SIGKILL);
       more |= dead; /* one more round for what is still in the pipes */
-    }
+    } else if (dead && room && ++rounds == LAST_ROUNDS) more = false; /* who still writes is not ours */
     drop_peers(run);
     if (dead && !more && (room || run->client->ended)) break; /* what background processes write later is not ours */
   }
