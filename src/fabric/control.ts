@@ -8,7 +8,7 @@ import { type Server, type Socket, createServer } from 'node:net';
 import * as z from 'zod';
 import { CarrelError, errorCodes, messageOf } from '#base/errors.ts';
 import { until } from '#base/deadline.ts';
-import { type Fd, ownFd, receiveFds, sendFds } from '#host/fds.ts';
+import { type Fd, descriptorOf, ownFd, receiveFds, sendFds } from '#host/fds.ts';
 import { syscall, trySyscall } from '#host/syscalls.ts';
 
 const requestSchema = z.discriminatedUnion('ask', [
@@ -70,14 +70,6 @@ function checkPath(path: string): void {
         hint: 'choose a data directory with a shorter path: --data DIR',
       },
     );
-}
-
-/** Node does not give away a socket's descriptor officially; the handle has had `fd` since its first version. */
-function descriptorOf(socket: Socket): number {
-  const handle: unknown = Reflect.get(socket, '_handle');
-  const fd: unknown = typeof handle === 'object' && handle !== null ? Reflect.get(handle, 'fd') : undefined;
-  if (typeof fd !== 'number' || fd < 0) throw new CarrelError('internal', 'the connection is closed');
-  return fd;
 }
 
 function errorAnswer(error: unknown): object {

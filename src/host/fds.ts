@@ -3,6 +3,7 @@
  * Passing them between processes is SCM_RIGHTS over a unix socket (unix(7), cmsg(3)).
  */
 import { closeSync } from 'node:fs';
+import type { Socket } from 'node:net';
 import { constants } from 'node:os';
 import { CarrelError } from '#base/errors.ts';
 import { addressOf, syscall, syscallError, trySyscall } from './syscalls.ts';
@@ -65,6 +66,17 @@ export function socketPair({
 }: { type?: keyof typeof SOCK; nonBlocking?: boolean } = {}): [Fd, Fd] {
   const flags = SOCK[type] | O_CLOEXEC | (nonBlocking ? O_NONBLOCK : 0);
   return pair((ends) => syscall('socketpair', 1, flags, 0, ends));
+}
+
+/**
+ * The descriptor of a connection of Node's, which keeps owning it. Not official, but the handle has had `fd`
+ * since its first version.
+ */
+export function descriptorOf(socket: Socket): number {
+  const handle: unknown = Reflect.get(socket, '_handle');
+  const fd: unknown = typeof handle === 'object' && handle !== null ? Reflect.get(handle, 'fd') : undefined;
+  if (typeof fd !== 'number' || fd < 0) throw new CarrelError('internal', 'the connection is closed');
+  return fd;
 }
 
 const SOL_SOCKET = 1;

@@ -5,6 +5,7 @@
 import { connect, type Socket } from 'node:net';
 import { CarrelError } from '#base/errors.ts';
 import { within } from '#base/deadline.ts';
+import { descriptorOf, sendFds } from '#host/fds.ts';
 import { createFrameDecoder, encodeFrame, encodeInput, type Frame } from './frames.ts';
 import { parseMessage, planError, type Message, type Report } from './messages.ts';
 import { encodePlan, type Operation } from './plan.ts';
@@ -12,6 +13,8 @@ import { encodePlan, type Operation } from './plan.ts';
 /** How long a cancelled run may take to report its own death before the connection is cut. */
 const cancelMs = 3000;
 const connectMs = 5000;
+/** Of one plan (MAX_PASSED in src/native/isolate/isolate.h). */
+const maxPassed = 8;
 
 export interface CollectedFile {
   readonly data?: Buffer;
@@ -33,6 +36,11 @@ export interface RunOptions {
   readonly signal?: AbortSignal | undefined;
   /** Called at the plan's sync operation, while the child waits. */
   readonly onCloned?: ((pid: number) => Promise<void>) | undefined;
+  /**
+   * Open descriptors that go along with the plan (SCM_RIGHTS, unix(7)): `op.stdio(1, 'fd', '0')` makes the first
+   * of them the program's standard output. They stay open here too, and are the caller's to close.
+   */
+  readonly fds?: readonly number[] | undefined;
 }
 
 export interface Session {
@@ -139,9 +147,24 @@ class SocketSession implements Session {
     this.#listener = listener;
   }
 
+  /** Bytes, and descriptors with the first of them. */
+  #send(bytes: Buffer, fds: readonly number[]): void {
+    if (fds.length === 0) return void this.#socket.write(bytes);
+    // past Node's own queue: it must be empty, or the descriptors would overtake what stands in it
+    const sent =
+      this.#socket.writableLength > 0 ? undefined : sendFds(descriptorOf(this.#socket), bytes, fds);
+    if (sent === undefined) {
+      this.close();
+      throw new CarrelError('helper_failed', 'The isolation server does not take the plan');
+    }
+    if (sent < bytes.length) this.#socket.write(bytes.subarray(sent));
+  }
+
   async run(operations: readonly Operation[], options: RunOptions = {}): Promise<RunResult> {
-    const { stdin, signal, onCloned } = options;
+    const { stdin, signal, onCloned, fds = [] } = options;
     signal?.throwIfAborted();
+    if (fds.length > maxPassed)
+      throw new CarrelError('validation_failed', `At most ${maxPassed} descriptors go along with a plan`);
     const plan = encodeFrame('P', encodePlan(operations));
     const answer = new Answer();
     let late: NodeJS.Timeout | undefined;
@@ -177,8 +200,9 @@ class SocketSession implements Session {
           end: reject,
         });
         signal?.addEventListener('abort', cancel, { once: true });
-        this.#socket.write(
+        this.#send(
           stdin === undefined ? plan : Buffer.concat([plan, encodeInput(stdin, { end: true })]),
+          fds,
         );
       });
     } finally {
