@@ -8,13 +8,14 @@
 import assert from 'node:assert/strict';
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
+import { closeSync, openSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { sleep, until } from '#base/deadline.ts';
 import { isCarrelError, messageOf } from '#base/errors.ts';
 import { collectFiles, pack } from '#cli/archive.ts';
-import type { Lab, Submission } from '#contract/schemas/labs.ts';
+import type { Submission } from '#contract/schemas/labs.ts';
 import type { Store } from '#store/database.ts';
 import { sql } from 'kysely';
 import { childOf, startCloud, whyNoCloud, type Cloud, type Person } from './harness/cloud.ts';
@@ -27,11 +28,26 @@ const inFlight = 50;
 const checkEvery = 10;
 const students = 5;
 
-const folder = fileURLToPath(new URL('labs/arithmetic', import.meta.url));
-/** What each solution deserves. */
-const deserved = { right: 6, 'no-square': 4, 'only-double': 1 } as const;
-type Solution = keyof typeof deserved;
-const solutions: readonly Solution[] = ['right', 'right', 'no-square', 'only-double'];
+const folderOf = (lab: string): string => fileURLToPath(new URL(`labs/${lab}`, import.meta.url));
+
+interface Solution {
+  readonly lab: string;
+  readonly name: string;
+  /** The points it deserves. */
+  readonly points: number;
+}
+
+/** Drawn from with equal chances: three quarters in sandboxes, a quarter in machines. */
+const solutions: readonly Solution[] = [
+  { lab: 'arithmetic', name: 'right', points: 6 },
+  { lab: 'arithmetic', name: 'right', points: 6 },
+  { lab: 'arithmetic', name: 'no-square', points: 4 },
+  { lab: 'arithmetic', name: 'no-square', points: 4 },
+  { lab: 'arithmetic', name: 'only-double', points: 1 },
+  { lab: 'arithmetic', name: 'only-double', points: 1 },
+  { lab: 'left-running', name: 'both', points: 5 },
+  { lab: 'left-running', name: 'one', points: 2 },
+];
 
 /** mulberry32: small, and the same everywhere. */
 function randomFrom(state: number): () => number {
@@ -88,10 +104,11 @@ function keepWorker(cloud: Cloud): Worker {
   const program = fileURLToPath(new URL('../carrel', import.meta.url));
   let child: ChildProcess | undefined;
   const stopping = new AbortController();
+  const log = openSync(join(cloud.directory, 'log', 'worker.log'), 'a', 0o600);
   const loop = (async () => {
     while (!stopping.signal.aborted) {
       child = spawn(program, ['worker', '--data', cloud.directory], {
-        stdio: 'ignore',
+        stdio: ['ignore', log, log],
         env: { ...process.env, CARREL_SKIP_SETUP: '1' },
       });
       await once(child, 'exit');
@@ -106,16 +123,27 @@ function keepWorker(cloud: Cloud): Worker {
       stopping.abort();
       child?.kill('SIGTERM');
       await loop;
+      closeSync(log);
     },
   };
 }
 
-async function makeCourse(cloud: Cloud): Promise<{ readonly lab: Lab; readonly people: readonly Person[] }> {
+interface Course {
+  /** Ids by name. */
+  readonly labs: ReadonlyMap<string, string>;
+  readonly people: readonly Person[];
+}
+
+async function makeCourse(cloud: Cloud): Promise<Course> {
   const { admin } = cloud;
   await admin.createCourse({ params: {}, body: { name: 'chaos', title: 'Chaos' } });
-  const bytes = await pack(await collectFiles([folder], folder));
-  const imported = await admin.importLab({ params: { course: 'chaos' }, query: {}, bytes });
-  const lab = await admin.changeLab({ params: { lab: imported.id }, body: { released: true } });
+  const labs = new Map<string, string>();
+  for (const name of new Set(solutions.map(({ lab }) => lab))) {
+    const bytes = await pack(await collectFiles([folderOf(name)], folderOf(name)));
+    const { id } = await admin.importLab({ params: { course: 'chaos' }, query: {}, bytes });
+    await admin.changeLab({ params: { lab: id }, body: { released: true } });
+    labs.set(name, id);
+  }
   const people: Person[] = [];
   for (let number = 1; number <= students; number += 1) {
     const person = await cloud.person(`student-${number}`);
@@ -123,24 +151,16 @@ async function makeCourse(cloud: Cloud): Promise<{ readonly lab: Lab; readonly p
     await admin.setMember({ params, body: { role: 'student', section: null } });
     people.push(person);
   }
-  return { lab, people };
+  return { labs, people };
 }
 
-async function archives(): Promise<ReadonlyMap<Solution, Uint8Array>> {
-  const names: Solution[] = ['right', 'no-square', 'only-double'];
-  const packed = names.map(async (name) => {
-    const directory = join(folder, 'solutions', name);
-    return [name, await pack(await collectFiles([directory], directory))] as const;
-  });
-  return new Map(await Promise.all(packed));
+async function archiveOf({ lab, name }: Solution): Promise<Uint8Array> {
+  const directory = join(folderOf(lab), 'solutions', name);
+  return await pack(await collectFiles([directory], directory));
 }
 
 /** Every acknowledged submission against the rows: one grade, current, deserved; none that nobody handed in. */
-async function verifyRows(
-  { db }: Store,
-  labId: string,
-  acknowledged: ReadonlyMap<string, Acknowledged>,
-): Promise<void> {
+async function verifyRows({ db }: Store, acknowledged: ReadonlyMap<string, Acknowledged>): Promise<void> {
   const { rows } = await sql<{
     id: string;
     instant: Date;
@@ -162,7 +182,7 @@ async function verifyRows(
       (select count(*) from jobs j where j.args->>'submissionId' = s.id and j.state = 'done') as done,
       (select count(*) from jobs j where j.args->>'submissionId' = s.id and j.ended_at is null) as unfinished,
       (select count(*) from jobs j where j.args->>'submissionId' = s.id and j.state in ('failed', 'cancelled')) as failed
-    from submissions s where s.lab_id = ${labId}`.execute(db);
+    from submissions s`.execute(db);
   assert.deepEqual(
     rows.map(({ id }) => id).toSorted(),
     [...acknowledged.keys()].toSorted(),
@@ -179,13 +199,13 @@ async function verifyRows(
         attempt: receipt.attempt,
         grades: 1,
         current: 1,
-        points: deserved[solution],
+        points: solution.points,
         state: 'graded',
         done: 1,
         unfinished: 0,
         failed: 0,
       },
-      `${row.id} (${solution})`,
+      `${row.id} (${solution.lab}/${solution.name})`,
     );
   }
 }
@@ -211,8 +231,10 @@ test(
     const random = randomFrom(seed);
     const pick = <T>(from: readonly T[]): T => from[Math.floor(random() * from.length)] ?? assert.fail();
     await using cloud = await startCloud();
-    const { lab, people } = await makeCourse(cloud);
-    const packed = await archives();
+    const { labs, people } = await makeCourse(cloud);
+    const packed = new Map(
+      await Promise.all(solutions.map(async (one) => [one, await archiveOf(one)] as const)),
+    );
     const acknowledged = new Map<string, Acknowledged>();
     const kills: Record<string, number> = {};
 
@@ -251,7 +273,10 @@ test(
             submitting += 1;
             const { submission } = await persist('a submission', (signal) =>
               person.client.submit(
-                { params: { lab: lab.id }, bytes: packed.get(solution) ?? assert.fail() },
+                {
+                  params: { lab: labs.get(solution.lab) ?? '' },
+                  bytes: packed.get(solution) ?? assert.fail(),
+                },
                 { idempotencyKey, signal },
               ),
             );
@@ -279,7 +304,7 @@ test(
           },
           { everyMs: 200 },
         );
-        await verifyRows(cloud.store(), lab.id, acknowledged);
+        await verifyRows(cloud.store(), acknowledged);
         assert.equal(await bootOf(), boot, 'the machine lives on, with the same first process');
       };
 
@@ -332,7 +357,7 @@ test(
         activities: 0,
         images: 0,
       });
-      await verifyRows(store, lab.id, acknowledged);
+      await verifyRows(store, acknowledged);
     });
   },
 );

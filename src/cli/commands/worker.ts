@@ -8,7 +8,7 @@ import { formatAddress } from '#fabric/addresses.ts';
 import { controlPath } from '#fabric/doorman.ts';
 import { fabricVariable, ownAddresses, type FabricEnvironment } from '#fabric/environment.ts';
 import { resolverAddress } from '#fabric/uplink.ts';
-import { askDoorman, dataDirectory } from '../local/directory.ts';
+import { askDoorman, dataDirectory, recorded } from '../local/directory.ts';
 import type { Action } from '../spec.ts';
 
 const program = fileURLToPath(new URL('../../server/worker-main.ts', import.meta.url));
@@ -17,8 +17,8 @@ export const worker: Action = async ({ args }) => {
   const data = dataDirectory(args);
   if (!existsSync(program)) throw new CarrelError('host_unsupported', 'this build has no separate worker');
   const doorman = await askDoorman(data);
-  const daemonPid = doorman?.daemonPid ?? undefined;
-  if (!doorman || daemonPid === undefined)
+  const holder = await recorded(data, 'fabric.json');
+  if (!doorman || !holder)
     throw new CarrelError('unavailable', `no cloud is up in ${data}`, { hint: 'start it with: carrel up' });
   const fabric: FabricEnvironment = {
     netns: doorman.netns,
@@ -27,7 +27,8 @@ export const worker: Action = async ({ args }) => {
     control: controlPath(data),
   };
   // a worker makes machines too: it works where their wires are, in the fabric, and ends with this command
-  const inside = [`--net=/proc/${daemonPid}/ns/net`, 'setpriv', '--pdeathsig', 'TERM', '--'];
+  // (entered through its holder: a daemon that has just been started is still outside for a moment)
+  const inside = [`--net=/proc/${holder.pid}/ns/net`, 'setpriv', '--pdeathsig', 'TERM', '--'];
   const own = [process.execPath, '--disable-warning=ExperimentalWarning', program, '--data', data];
   const child = spawn('nsenter', [...inside, ...own], {
     stdio: 'inherit',
