@@ -68,9 +68,13 @@ const deadWorker: StoredError = {
 /**
  * Takes back jobs whose workers have died: they wait again, or end if they were cancelled or have cost too many
  * workers. While the server was down nobody could renew anything, so after its start all get one lease of grace.
+ * Gives their number, and whether any job was running: if none was, there is nothing to take back for a while.
  */
-export async function reapExpired(db: Db, { leaseMs }: { leaseMs: number }): Promise<number> {
-  const { numAffectedRows } = await sql`
+export async function reapExpired(
+  db: Db,
+  { leaseMs }: { leaseMs: number },
+): Promise<{ readonly reaped: number; readonly running: boolean }> {
+  const { rows } = await sql<{ reaped: number; running: boolean }>`
     with dead as (
       select id from jobs
       where state = 'running' and lease_until < now()
@@ -81,14 +85,18 @@ export async function reapExpired(db: Db, { leaseMs }: { leaseMs: number }): Pro
       select jobs.id, case when cancel_requested_at is not null then 'cancelled'
         when losses + 1 >= ${lossLimit} then 'failed' else 'queued' end as state
       from jobs join dead on dead.id = jobs.id
+    ),
+    reaped as (
+      update jobs set state = verdict.state, losses = losses + 1, owner = null, lease_until = null,
+        error = ${jsonText(deadWorker)}::jsonb,
+        ended_at = case when verdict.state <> 'queued' then now() end
+      from verdict where jobs.id = verdict.id returning 1
     )
-    update jobs set state = verdict.state, losses = losses + 1, owner = null, lease_until = null,
-      error = ${jsonText(deadWorker)}::jsonb,
-      ended_at = case when verdict.state <> 'queued' then now() end
-    from verdict where jobs.id = verdict.id`.execute(db);
-  const count = Number(numAffectedRows ?? 0);
-  if (count > 0) await announce(db);
-  return count;
+    select (select count(*) from reaped)::int as reaped,
+      exists (select from jobs where state = 'running') as running`.execute(db);
+  const [row = { reaped: 0, running: true }] = rows;
+  if (row.reaped > 0) await announce(db);
+  return row;
 }
 
 /** How a run ended. */

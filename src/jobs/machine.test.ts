@@ -131,7 +131,7 @@ async function apply({ db }: Store, op: Operation, jobs: ModelJob[], runs: Taken
     }
     case 'reap': {
       const dead = jobs.filter((job) => job.state === 'running' && job.expired);
-      assert.equal(await reapExpired(db, { leaseMs: 0 }), dead.length);
+      assert.equal((await reapExpired(db, { leaseMs: 0 })).reaped, dead.length);
       for (const job of dead) {
         const state = job.cancelled ? 'cancelled' : job.losses + 1 >= lossLimit ? 'failed' : 'queued';
         Object.assign(job, { state, owner: null, losses: job.losses + 1 });
@@ -205,6 +205,6 @@ test('after a start of the server every lease has its full time again', async ()
   const { db } = await pg.freshStore();
   await enqueue(db, kind, {});
   await takeJobs(db, { owner: 'a', kinds: [kind.kind], limit: 1, leaseMs: -1000 });
-  assert.equal(await reapExpired(db, { leaseMs: hour }), 0);
-  assert.equal(await reapExpired(db, { leaseMs: 0 }), 1);
+  assert.equal((await reapExpired(db, { leaseMs: hour })).reaped, 0);
+  assert.equal((await reapExpired(db, { leaseMs: 0 })).reaped, 1);
 });

@@ -3,7 +3,8 @@
  *
  * Two loops. The main loop, woken by a notification, a free slot or the poll, writes what has ended (all of it in
  * one statement) and takes as many jobs as there are free slots. The heartbeat, once a second, renews all leases in
- * one statement, learns of cancellations and losses, writes notes, and takes back the jobs of dead workers.
+ * one statement, learns of cancellations and losses, writes notes, and takes back the jobs of dead workers. While no
+ * job runs anywhere it rests until one is queued.
  * Any number of workers, in any number of processes and on any number of hosts, share the table.
  */
 import { randomBytes } from 'node:crypto';
@@ -45,6 +46,8 @@ export interface Worker {
 }
 
 const abandonAfterLeases = 10;
+/** How long the heartbeat rests while no job runs; a queued one ends the rest, this is for a lost notification. */
+const restMs = 5000;
 
 interface End {
   readonly lease: Lease;
@@ -79,6 +82,15 @@ export function createWorker({
   const stopping = new AbortController();
   const finished = new AbortController();
   const bell = createBell();
+  const alarm = createBell();
+
+  /** Until when the heartbeat goes on: a queued job will be taken by somebody, who may die with it. */
+  let watchUntil = performance.now() + 2 * leaseMs;
+  let resting = false;
+  const keepWatching = (): void => {
+    watchUntil = performance.now() + 2 * leaseMs;
+    if (resting) alarm.ring();
+  };
 
   /** A database that is away comes back; anything else is a fault of ours. */
   const complain = (message: string, error: unknown): void => {
@@ -168,7 +180,8 @@ export function createWorker({
   const heartbeat = async (): Promise<void> => {
     let renewedAt = performance.now();
     while (!finished.signal.aborted) {
-      await alarm.wait(heartbeatMs);
+      resting = performance.now() > watchUntil;
+      await alarm.wait(resting ? Math.max(restMs, heartbeatMs) : heartbeatMs);
       if (finished.signal.aborted) return;
       try {
         const live = [...runs.values()].filter((run) => run.stopped !== 'lost');
@@ -187,7 +200,7 @@ export function createWorker({
           renewedAt = performance.now();
           await flushNotes(live);
         }
-        await reapExpired(db, { leaseMs });
+        if ((await reapExpired(db, { leaseMs })).running || runs.size > 0) keepWatching();
       } catch (error) {
         complain('the heartbeat failed', error);
         // Nobody can take our jobs while the server is down; but if only we cannot reach it, somebody has.
@@ -197,8 +210,13 @@ export function createWorker({
     }
   };
 
-  const alarm = createBell();
-  const subscriptions = Promise.all([listen(queuedChannel, bell.ring), listen(cancelChannel, alarm.ring)]);
+  const subscriptions = Promise.all([
+    listen(queuedChannel, () => {
+      bell.ring();
+      keepWatching();
+    }),
+    listen(cancelChannel, alarm.ring),
+  ]);
   // Jobs enqueued before we listened were not announced to us.
   void subscriptions.then(bell.ring);
   const loops = Promise.all([main(), heartbeat()]);
