@@ -71,3 +71,16 @@ test('a sandbox has no 32-bit system calls', { skip }, async () => {
   const { end } = await sandboxes.run({ root: bed.root, argv: ['/bin/calls32'] });
   assert.deepEqual(end, { kind: 'signaled', signal: 'SIGSYS' });
 });
+
+test('limits hold for the run after one that was refused', { skip }, async () => {
+  await using bed = await makeBed();
+  await using sandboxes = await openSandboxes({ server: bed.server, instance: bed.instance, slots: 1 });
+  const hog = { root: bed.root, argv: ['/bin/tail', '-c', '60m', '/dev/zero'] };
+  const limits = { memoryBytes: 32 << 20 };
+  await sandboxes.run({ root: bed.root, argv: ['/bin/true'] });
+  const collect = [{ path: '../outside', maxBytes: 1 }];
+  await assert.rejects(sandboxes.run({ ...hog, limits, collect }), /Invalid path/);
+  assert.deepEqual((await sandboxes.run({ ...hog, limits })).end, { kind: 'killed', reason: 'memory' });
+  await assert.rejects(sandboxes.run({ ...hog, root: join(bed.directory, 'no-such'), limits }));
+  assert.deepEqual((await sandboxes.run({ ...hog, limits })).end, { kind: 'killed', reason: 'memory' });
+});

@@ -12,9 +12,9 @@ import { lstatSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join, posix } from 'node:path';
 import { CarrelError } from '#base/errors.ts';
-import { createGroup, sweepGroups, instanceGroup, type Group } from './cgroups/group.ts';
+import { createGroup, instanceGroup, presentWrites, sweepGroups, type Group } from './cgroups/group.ts';
 import { readCgroupLayout, type CgroupLayout } from './cgroups/layout.ts';
-import { limitWrites, resettable, type GroupLimits } from './cgroups/limits.ts';
+import { limitsOutside, limitWrites, resettable, type GroupLimits } from './cgroups/limits.ts';
 import type { Report } from './messages.ts';
 import { op, type Operation } from './plan.ts';
 import type { ForkServer } from './server.ts';
@@ -100,7 +100,7 @@ const path = '/usr/local/bin:/usr/bin:/bin';
 /** Host ids for slots: far above users and subordinate ids; 256 for each instance, the count of its slots at most. */
 const firstHostId = 0x7000_0000;
 export const maxSlots = 256;
-/** Processes of ours in a slot's group: the session, and process 1. */
+/** Processes of ours beside the program: the session, and process 1. */
 const ownProcesses = 2;
 
 interface Slot {
@@ -109,7 +109,11 @@ interface Slot {
   readonly hostId: number;
   /** Operations that set the peaks of the run before to nothing. */
   readonly resets: readonly Operation[];
+  /** Processes of ours that its group counts: process 1, and on v1 the session, which lives in the group. */
+  readonly counted: number;
   current: GroupLimits;
+  /** A run has left its figures in the group. */
+  used: boolean;
 }
 
 function guestPath(text: string): string {
@@ -226,6 +230,7 @@ function endOf(report: Report, oomKills: number): SandboxEnd {
 function sandboxReport(
   { report, stdout, stderr, result, files }: RunResult,
   spec: SandboxSpec,
+  counted: number,
 ): SandboxReport {
   const { cpu, memory, oom, processes } = report.counters;
   const oomKills = oom ? oom[1] - oom[0] : 0;
@@ -239,7 +244,7 @@ function sandboxReport(
       cpuMs: cpu ? (cpu[1] - cpu[0]) / 1e6 : report.cpu_ms,
       wallMs: report.wall_ms,
       peakMemoryBytes: memory && memory[1] >= 0 ? memory[1] : report.maxrss_kb * 1024,
-      processes: processes && processes[1] >= 0 ? Math.max(0, processes[1] - ownProcesses) : null,
+      processes: processes && processes[1] >= 0 ? Math.max(0, processes[1] - counted) : null,
       oomKills,
     },
   };
@@ -274,7 +279,9 @@ export async function openSandboxes({
       group,
       hostId: firstId + index,
       resets: resettable(layout, group.counters).map((path) => op.write(path, '0')),
+      counted: layout.where.pids?.version === 2 ? ownProcesses - 1 : ownProcesses,
       current: {},
+      used: false,
     };
     await session.configure([...group.v1Procs.map(op.join), op.oomAdjust(-1000, 1000)]);
     return slot;
@@ -282,10 +289,23 @@ export async function openSandboxes({
 
   const limitsOperations = (slot: Slot, limits: SandboxLimits): Operation[] => {
     if (!slot.group) return [];
-    const wanted = { memoryBytes: limits.memoryBytes, processes: limits.processes + ownProcesses };
-    const writes = limitWrites(layout, slot.group.path, wanted, slot.current);
+    const wanted = {
+      memoryBytes: limits.memoryBytes,
+      processes: limits.processes + slot.counted,
+      diesTogether: true,
+    };
+    const writes = presentWrites(limitWrites(layout, slot.group.path, wanted, slot.current));
     slot.current = wanted;
     return [...writes.map(({ path, text }) => op.write(path, text)), ...slot.resets];
+  };
+
+  /** On v2 the figures of the run before go with its group. */
+  const emptied = async (slot: Slot): Promise<void> => {
+    if (slot.used && slot.group?.v2Directory !== undefined) {
+      await slot.group.renew();
+      slot.current = limitsOutside(layout, 2, slot.current);
+    }
+    slot.used = true;
   };
 
   const pool = createSlotPool<Slot>({
@@ -307,8 +327,16 @@ export async function openSandboxes({
       await pool.use(
         async (slot) => {
           const limits = { ...defaultSandboxLimits, ...spec.limits };
-          const plan = [...limitsOperations(slot, limits), ...sandboxPlan(spec, limits, slot)];
-          return sandboxReport(await slot.session.run(plan, { stdin: spec.stdin, signal }), spec);
+          const plan = sandboxPlan(spec, limits, slot);
+          await emptied(slot);
+          const run = [...limitsOperations(slot, limits), ...plan];
+          try {
+            const result = await slot.session.run(run, { stdin: spec.stdin, signal });
+            return sandboxReport(result, spec, slot.counted);
+          } catch (error) {
+            slot.session.close(); // which limits were written is not known: the slot is made anew
+            throw error;
+          }
         },
         { signal },
       ),

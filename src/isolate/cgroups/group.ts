@@ -6,10 +6,12 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileS
 import { dirname, join } from 'node:path';
 import { CarrelError, errnoOf, messageOf } from '#base/errors.ts';
 import { until } from '#base/deadline.ts';
+import { enableControllers } from './enable.ts';
 import { controllers, type CgroupLayout, type Controller } from './layout.ts';
 import {
   groupDirectories,
   groupDirectory,
+  limitsOutside,
   limitWrites,
   usageCounters,
   type FileWrite,
@@ -37,6 +39,11 @@ export interface Group {
   readonly counters: readonly Counter[];
   limit(limits: GroupLimits): void;
   usage(): GroupUsage;
+  /**
+   * What v2 counts, it counts for the life of the group (memory.peak, pids.peak): an empty group in its place
+   * starts from nothing, without limits. Nothing happens on v1, where the peaks can be set back.
+   */
+  renew(): Promise<void>;
   /** Stops every process of the group, or lets them go on. */
   freeze(frozen: boolean): Promise<void>;
   remove(): Promise<void>;
@@ -44,9 +51,24 @@ export interface Group {
 
 export const instanceGroup = (instance: string): string => `carrel-${instance}`;
 
+/** Without those for files that this kernel does not have, and need not have. */
+export function presentWrites(writes: readonly FileWrite[]): FileWrite[] {
+  return writes.filter(({ path, optional }) => !optional || existsSync(path));
+}
+
+function makeDirectory(path: string): void {
+  try {
+    mkdirSync(path, { recursive: true });
+  } catch (error) {
+    throw new CarrelError('host_unsupported', `Cannot make the control group ${path}: ${messageOf(error)}`, {
+      hint: 'run as root, with the control groups mounted for writing',
+      cause: error,
+    });
+  }
+}
+
 export function applyWrites(writes: readonly FileWrite[]): void {
-  for (const { path, text, optional } of writes) {
-    if (optional && !existsSync(path)) continue;
+  for (const { path, text } of presentWrites(writes)) {
     try {
       writeFileSync(path, text);
     } catch (error) {
@@ -55,21 +77,6 @@ export function applyWrites(writes: readonly FileWrite[]): void {
       });
     }
   }
-}
-
-/** v2 hands controllers down level by level. */
-function enableControllers(layout: CgroupLayout, path: string): void {
-  const { unified, where } = layout;
-  if (!unified) return;
-  const names = (['cpu', 'memory', 'pids'] as const).filter((name) => where[name] === unified);
-  if (!names.length) return;
-  const levels = [''];
-  for (let level = dirname(path); level !== '.'; level = dirname(level)) levels.splice(1, 0, level);
-  for (const level of levels)
-    writeFileSync(
-      join(unified.mount, level, 'cgroup.subtree_control'),
-      names.map((name) => `+${name}`).join(' '),
-    );
 }
 
 export function readValue(path: string, key?: string): number | null {
@@ -95,9 +102,13 @@ export function createGroup(
   { wanted = controllers }: GroupOptions = {},
 ): Group {
   const directories = groupDirectories(layout, path, wanted);
-  for (const directory of directories) mkdirSync(dirname(directory), { recursive: true });
-  enableControllers(layout, path);
-  for (const directory of directories) mkdirSync(directory, { recursive: true });
+  const { unified, where } = layout;
+  for (const directory of directories) makeDirectory(dirname(directory));
+  const handedDown = (['cpu', 'memory', 'pids'] as const).filter(
+    (name) => unified && where[name] === unified,
+  );
+  if (unified && handedDown.length > 0) enableControllers(unified.mount, path, handedDown);
+  for (const directory of directories) makeDirectory(directory);
   const v2Directory = wanted
     .filter((controller) => layout.where[controller]?.version === 2)
     .map((controller) => groupDirectory(layout, controller, path))[0];
@@ -114,6 +125,12 @@ export function createGroup(
     },
     usage: () => readUsage(layout, path, counters),
     freeze: (frozen) => freeze(layout, path, frozen),
+    async renew() {
+      if (v2Directory === undefined) return;
+      await removeGroups([v2Directory]);
+      makeDirectory(v2Directory);
+      current = limitsOutside(layout, 2, current);
+    },
     remove: () => removeGroups(directories),
   };
 }
@@ -191,13 +208,18 @@ export async function removeGroups(directories: readonly string[]): Promise<void
     );
 }
 
+/** Processes of other pid namespaces have no number here, and are shown as 0, which kill(2) takes for ourselves. */
 function processesIn(directory: string): number[] {
-  if (!existsSync(directory)) return [];
-  const below = readdirSync(directory, { withFileTypes: true })
-    .filter((entry) => entry.isDirectory())
-    .flatMap((entry) => processesIn(join(directory, entry.name)));
-  const own = readFileSync(join(directory, 'cgroup.procs'), 'utf8').split('\n').filter(Boolean).map(Number);
-  return [...own, ...below];
+  try {
+    const below = readdirSync(directory, { withFileTypes: true })
+      .filter((entry) => entry.isDirectory())
+      .flatMap((entry) => processesIn(join(directory, entry.name)));
+    const own = readFileSync(join(directory, 'cgroup.procs'), 'utf8').split('\n').map(Number);
+    return [...own.filter((pid) => pid > 0), ...below];
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT' || errnoOf(error) === 'ENODEV') return []; // removed meanwhile
+    throw error;
+  }
 }
 
 /** Each group is frozen on its own, those below too (a paused machine), and v1 delivers no signal to the frozen. */
@@ -219,6 +241,10 @@ export async function sweepGroups(layout: CgroupLayout, path: string): Promise<v
   const directories = groupDirectories(layout, path, controllers);
   const freezer = groupDirectory(layout, 'freezer', path);
   if (freezer && existsSync(freezer)) thawTree(freezer, layout.where.freezer?.version === 2);
+  // v2 kills a whole tree in one go, however fast it forks
+  applyWrites(
+    directories.map((directory) => ({ path: join(directory, 'cgroup.kill'), text: '1', optional: true })),
+  );
   const end = performance.now() + removeMs;
   for (;;) {
     const pids = new Set(directories.flatMap(processesIn));

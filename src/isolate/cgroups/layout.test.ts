@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import * as fc from 'fast-check';
 import { parseCgroupLayout } from './layout.ts';
-import { groupDirectories, limitWrites, sharesOf, usageCounters } from './limits.ts';
+import { groupDirectories, limitsOutside, limitWrites, sharesOf, usageCounters } from './limits.ts';
 
 const v1 = (mount: string, options: string): string =>
   `32 31 0:29 / ${mount} rw,relatime - cgroup cgroup ${options}`;
@@ -76,4 +76,17 @@ test('weights and shares agree at the default and stay in range', () => {
 
 test('any text is a layout', () => {
   fc.assert(fc.property(fc.string({ unit: 'binary' }), (text) => void parseCgroupLayout(text, () => text)));
+});
+
+test('a run on v2 dies together, and what it leaves behind when its group is renewed is known', () => {
+  const pure = parseCgroupLayout(v2('/c'), () => 'cpu memory pids');
+  const limits = { memoryBytes: 5, processes: 3, diesTogether: true };
+  const paths = (layout: typeof pure, before = {}): string[] =>
+    limitWrites(layout, 'g', limits, before).map(({ path }) => path.replace(/.*\/g\//, ''));
+  assert.deepEqual(paths(pure), ['memory.max', 'memory.swap.max', 'pids.max', 'memory.oom.group']);
+  assert.deepEqual(paths(pure, limits), []);
+  assert.deepEqual(limitsOutside(pure, 2, limits), {});
+  const hybrid = parseCgroupLayout([v1('/m', 'rw,memory'), v2('/c')].join('\n'), () => 'pids');
+  assert.deepEqual(limitsOutside(hybrid, 2, limits), { memoryBytes: 5, diesTogether: true });
+  assert.deepEqual(paths(hybrid, limitsOutside(hybrid, 2, limits)), ['pids.max']);
 });

@@ -12,6 +12,8 @@ export interface GroupLimits {
   readonly cpus?: number;
   /** Share under contention, 1 to 10000, 100 is normal: the scale of v2. */
   readonly cpuWeight?: number;
+  /** Out of memory, all of it is killed and not the largest process only. v2; v1 cannot. */
+  readonly diesTogether?: boolean;
 }
 
 export interface FileWrite {
@@ -103,7 +105,23 @@ export function limitWrites(
   const pids = groupDirectory(layout, 'pids', path);
   if (pids && limits.processes !== undefined && limits.processes !== before.processes)
     writes.push({ path: join(pids, 'pids.max'), text: text(limits.processes) });
+  const memory = groupDirectory(layout, 'memory', path);
+  if (memory && layout.where.memory?.version === 2 && limits.diesTogether && !before.diesTogether)
+    writes.push({ path: join(memory, 'memory.oom.group'), text: '1', optional: true });
   return [...writes, ...cpuWrites(layout, path, limits)];
+}
+
+/** Those limits that are not in a hierarchy of this version. */
+export function limitsOutside(layout: CgroupLayout, version: 1 | 2, limits: GroupLimits): GroupLimits {
+  const { where } = layout;
+  const { memoryBytes, processes, cpus, cpuWeight, diesTogether } = limits;
+  return {
+    ...(where.memory?.version === version || memoryBytes === undefined ? {} : { memoryBytes }),
+    ...(where.memory?.version === version || diesTogether === undefined ? {} : { diesTogether }),
+    ...(where.pids?.version === version || processes === undefined ? {} : { processes }),
+    ...(where.cpu?.version === version || cpus === undefined ? {} : { cpus }),
+    ...(where.cpu?.version === version || cpuWeight === undefined ? {} : { cpuWeight }),
+  };
 }
 
 /** The files that tell the usage of a group. */
@@ -132,7 +150,7 @@ export function usageCounters(layout: CgroupLayout, path: string): Counter[] {
   return counters;
 }
 
-/** Peaks that can be set back: memory on v1. On v2 a peak is the group's life's. */
+/** Peaks that can be set back: memory on v1. On v2 a peak is the group's life's: see `Group.renew`. */
 export function resettable(layout: CgroupLayout, counters: readonly Counter[]): string[] {
   return layout.where.memory?.version === 1
     ? counters.filter(({ name }) => name === 'memory').map(({ path }) => path)
