@@ -57,7 +57,8 @@ const settings: Readonly<Record<string, string>> = {
 const startLimitMs = 60_000;
 const stopLimitMs = 10_000;
 const logLimitBytes = 8 * 2 ** 20;
-const watchEveryMs = 200;
+/** The end of our own child is told to us; an adopted server's has to be looked for. */
+const watchEveryMs = { own: 10_000, adopted: 200 };
 const firstPauseMs = 50;
 const longestPauseMs = 5000;
 
@@ -143,11 +144,17 @@ export async function startCluster({
   await ensureDatabase(admin, connection.database);
   log.info(adopted ? 'database adopted' : 'database started', { pid: server.pid });
 
+  const rest = async (): Promise<void> => {
+    const own = latest?.pid === server.pid ? latest : undefined;
+    const look = sleep(own ? watchEveryMs.own : watchEveryMs.adopted, closing.signal);
+    await (own ? Promise.race([look, own.ended]) : look);
+  };
+
   const watch = async (): Promise<void> => {
     let pause = firstPauseMs;
     for (;;) {
       const since = performance.now();
-      while (isAlive(server)) await sleep(watchEveryMs, closing.signal);
+      while (isAlive(server)) await rest();
       if (performance.now() - since > longestPauseMs) pause = firstPauseMs;
       log.warn('the database died; starting it again', { pid: server.pid });
       await sleep(pause, closing.signal);
@@ -220,6 +227,8 @@ interface Launched {
   readonly pid: number | undefined;
   alive(): Postmaster | undefined;
   exit(): string;
+  /** Resolves when it has ended. */
+  readonly ended: Promise<void>;
 }
 
 async function launch(paths: ClusterPaths, bin: string, user: DatabaseUser): Promise<Launched> {
@@ -237,12 +246,14 @@ async function launch(paths: ClusterPaths, bin: string, user: DatabaseUser): Pro
     });
     await new Promise<void>((resolve, reject) => child.once('spawn', resolve).once('error', reject));
     child.unref();
+    const ended = new Promise<void>((resolve) => child.once('exit', () => resolve()));
     if (root && child.pid !== undefined) protectFromOom(child.pid);
     const started = child.pid === undefined ? undefined : identify(child.pid);
     return {
       pid: child.pid,
       alive: () => (started && child.exitCode === null && isAlive(started) ? started : undefined),
       exit: () => String(child.exitCode ?? child.signalCode),
+      ended,
     };
   } catch (error) {
     throw new CarrelError('helper_failed', `PostgreSQL could not be run: ${messageOf(error)}`, {
