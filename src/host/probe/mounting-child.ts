@@ -51,9 +51,11 @@ async function idmap(directory: string): Promise<void> {
   const holder = spawn('unshare', ['--user', '--map-root-user', '--', 'sleep', '5'], { stdio: 'ignore' });
   try {
     const own = readlinkSync('/proc/self/ns/user');
+    // The ids are mapped after the namespace is made; one without a map cannot be used.
     const path = await until(2000, 'a user namespace', () => {
-      const at = `/proc/${holder.pid}/ns/user`;
-      return readlinkSync(at) === own ? undefined : at;
+      const at = `/proc/${holder.pid}`;
+      const mapped = readlinkSync(`${at}/ns/user`) !== own && readFileSync(`${at}/gid_map`, 'utf8') !== '';
+      return mapped ? `${at}/ns/user` : undefined;
     });
     const userns = openSync(path, 'r');
     const tree = syscall('open_tree', AT_FDCWD, cString(directory), OPEN_TREE_CLONE | 0o2000000);
