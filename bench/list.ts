@@ -25,6 +25,7 @@ import { upsertMember } from '#store/members.ts';
 import type { Db } from '#store/schema.ts';
 import { insertToken } from '#store/tokens.ts';
 import { insertUser, selectOptionalUserByName } from '#store/users.ts';
+import { report } from './measure.ts';
 
 const MACHINES = 1000;
 const repository = fileURLToPath(new URL('..', import.meta.url));
@@ -197,23 +198,10 @@ try {
       errors: result.errors,
     });
   }
-  const report = {
-    bench: 'list',
-    machines: MACHINES,
-    page: 100,
-    connections,
-    seconds,
-    cpu: cpus()[0]?.model ?? '',
-    cores,
+  report(
+    `GET /v1/machines: ${MACHINES} machines, first page of 100, ${connections} connections, ${seconds} s, daemon and database on one core`,
     rows,
-  };
-  if (options.json) console.log(JSON.stringify(report));
-  else {
-    console.log(
-      `GET /v1/machines, ${MACHINES} machines, first page of 100; ${connections} connections, ${seconds} s; daemon and database on one core of ${report.cpu}`,
-    );
-    console.table(rows);
-  }
+  );
 } finally {
   daemon.kill('SIGTERM');
   await ended;

@@ -5,21 +5,19 @@
  *   node bench/sandbox.ts [--rounds N] [--json]
  */
 import { mkdtempSync, rmSync } from 'node:fs';
-import { cpus, release, tmpdir } from 'node:os';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { openSandboxes } from '#isolate/sandbox.ts';
 import { op } from '#isolate/plan.ts';
 import { startForkServer } from '#isolate/server.ts';
 import { makeRoot } from '#isolate/testing.ts';
+import { interleave, report } from './measure.ts';
 
 const { values } = parseArgs({
   options: { rounds: { type: 'string', default: '60' }, json: { type: 'boolean', default: false } },
 });
 const rounds = Number(values.rounds);
-
-const quantile = (times: readonly number[], q: number): number =>
-  times.toSorted((a, b) => a - b)[Math.floor((times.length - 1) * q)] ?? Number.NaN;
 
 const directory = mkdtempSync(join(tmpdir(), 'carrel-bench-sandbox-'));
 const root = makeRoot(directory);
@@ -39,7 +37,7 @@ const plain = async (...argv: readonly string[]): Promise<void> => {
   if (report.exit !== 0) throw new Error(`${argv.join(' ')}: ${stderr.toString()}`);
 };
 
-const contestants: Readonly<Record<string, () => Promise<void>>> = {
+const contestants = {
   'carrel sandbox': async () => {
     const { end } = await sandboxes.run({ root, argv: ['/bin/true'] });
     if (end.kind !== 'exited' || end.status !== 0) throw new Error(JSON.stringify(end));
@@ -79,32 +77,25 @@ const contestants: Readonly<Record<string, () => Promise<void>>> = {
   'fork and exec only': () => plain(join(root, 'bin/true')),
 };
 
-const times: Record<string, number[]> = {};
 try {
-  for (let round = -3; round < rounds; round += 1)
-    for (const [name, run] of Object.entries(contestants)) {
-      const start = performance.now();
-      await run();
-      if (round >= 0) (times[name] ??= []).push(performance.now() - start);
-    }
+  const timings = await interleave(
+    Object.entries(contestants).map(([name, run]) => ({ name, run })),
+    { rounds },
+  );
+  const ours = timings[0]?.p50 ?? Number.NaN;
+  report(
+    `sandbox: /bin/true, ${rounds} rounds interleaved`,
+    timings.map(({ name, min, p50, p95 }) => ({
+      name,
+      'min ms': min,
+      'p50 ms': p50,
+      'p95 ms': p95,
+      'carrel is': `${(ours / p50).toFixed(2)}x`,
+    })),
+  );
 } finally {
   session.close();
   await sandboxes.close();
   await server.close();
   rmSync(directory, { recursive: true });
-}
-
-const ours = quantile(times['carrel sandbox'] ?? [], 0.5);
-const rows = Object.entries(times).map(([name, list]) => ({
-  name,
-  minMs: Number(quantile(list, 0).toFixed(2)),
-  medianMs: Number(quantile(list, 0.5).toFixed(2)),
-  p90Ms: Number(quantile(list, 0.9).toFixed(2)),
-  ourRatio: Number((ours / quantile(list, 0.5)).toFixed(2)),
-}));
-const machine = `${cpus().length} x ${cpus()[0]?.model ?? 'unknown'}, Linux ${release()}`;
-if (values.json) console.log(JSON.stringify({ bench: 'sandbox', machine, rounds, rows }));
-else {
-  console.log(`sandbox: /bin/true, ${rounds} rounds interleaved, ${machine}`);
-  console.table(rows);
 }
