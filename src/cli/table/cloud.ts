@@ -15,7 +15,7 @@ export const cloudCommands: readonly CommandSpec[] = [
     options: [
       {
         flags: '--demo',
-        doc: 'make a demo course, submit six solutions as six students, and show their marks',
+        doc: 'make a demo course, hand in to two labs as six students, and show the marks',
       },
       data,
       { flags: '--listen <address>', doc: 'where to serve (127.0.0.1:7070)' },
