@@ -1,7 +1,8 @@
 /**
  * What grading adds to the program that is graded, through a real daemon: time of a submission's job over the time
  * of the same programs bare, for each check. With an idle queue the clock starts when the submission was taken;
- * with a queue of ten times the cores it starts when a worker takes the job, since waiting in line is not overhead.
+ * with a queue of ten times the cores it starts when a worker takes the job, since waiting in line is not overhead;
+ * beside it stands the processor time of all cores for each check, the programs' own taken off.
  *
  *   node bench/grading.ts [--rounds 40] [--json]
  *
@@ -169,7 +170,7 @@ try {
       'idle: overhead p50 ms': perCheck(alone, 0.5),
       'p95 ms': perCheck(alone, 0.95),
       'queue 10x: overhead p50 ms': perCheck(busy, 0.5),
-      ratio: perCheck(busy, 0.5) / perCheck(alone, 0.5),
+      'core-ms over bare': (1000 * seconds * cores) / (busy.length * bench.checks) - bareMs / bench.checks,
       'checks/s/core': (busy.length * bench.checks) / seconds / cores,
     });
   }

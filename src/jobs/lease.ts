@@ -169,29 +169,29 @@ export interface Notes {
   readonly lines: readonly { readonly at: Date; readonly line: string }[];
 }
 
-/** Writes steps, progress and log lines of runs; those of lost runs are dropped. */
+/** Writes steps, progress and log lines of runs, all in one statement; those of lost runs are dropped. */
 export async function writeNotes(db: Db, owner: string, notes: readonly Notes[]): Promise<void> {
   const leases = notes.map((note) => note.lease);
-  await sql`
-    with ${held(owner, leases)}
-    update jobs set steps = jobs.steps || note.steps::jsonb, step = coalesce(note.step, jobs.step),
-      progress = coalesce(note.progress::jsonb, jobs.progress)
-    from held join unnest(
-      ${leases.map((lease) => lease.id)}::text[],
-      ${notes.map((n) => jsonText(n.steps))}::text[],
-      ${notes.map((n) => (n.progress ? jsonText(n.progress) : null))}::text[],
-      ${notes.map((n) => n.steps.at(-1)?.name ?? null)}::text[]
-    ) as note(id, steps, progress, step) on note.id = held.id
-    where jobs.id = held.id`.execute(db);
   const lines = notes.flatMap((n) => n.lines.map((entry) => ({ ...entry, id: n.lease.id })));
-  if (lines.length === 0) return;
   await sql`
+    with ${held(owner, leases)},
+    noted as (
+      update jobs set steps = jobs.steps || note.steps::jsonb, step = coalesce(note.step, jobs.step),
+        progress = coalesce(note.progress::jsonb, jobs.progress)
+      from held join unnest(
+        ${leases.map((lease) => lease.id)}::text[],
+        ${notes.map((n) => jsonText(n.steps))}::text[],
+        ${notes.map((n) => (n.progress ? jsonText(n.progress) : null))}::text[],
+        ${notes.map((n) => n.steps.at(-1)?.name ?? null)}::text[]
+      ) as note(id, steps, progress, step) on note.id = held.id
+      where jobs.id = held.id
+    )
     insert into job_logs (job_id, at, line)
     select said.id, said.at, said.line from unnest(
       ${lines.map((l) => l.id)}::text[], ${lines.map((l) => l.at.toISOString())}::timestamptz[],
       ${lines.map((l) => l.line)}::text[]
     ) with ordinality as said(id, at, line, n)
-    where exists (select from jobs where jobs.id = said.id) order by said.n`.execute(db);
+    where exists (select from held where held.id = said.id) order by said.n`.execute(db);
 }
 
 /** Saves a handler's checkpoint; false if the lease is lost. */
