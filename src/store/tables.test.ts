@@ -170,16 +170,20 @@ test('50 parallel machines get the 50 lowest addresses and id ranges, and freed 
   const { db } = await pg.freshStore();
   const { user } = await makeLab(db);
   const network = await selectNetworkByName(db);
+  let runs = 0;
   const made = await Promise.all(
     Array.from({ length: 50 }, (_, n) =>
       transaction(db, async (tx) => {
-        const machine = await insertMachine(tx, { name: `m${n}`, owner_id: user.id, driver: 'container' });
-        const address = await allocateAddress(tx, network.id, machine.id);
+        runs += 1;
+        const facts = { name: `m${n}`, owner_id: user.id, driver: 'container', network_id: network.id };
+        const machine = await insertMachine(tx, facts);
         const slot = await allocateUidSlot(tx, machine.id);
+        const address = await allocateAddress(tx, network.id, machine.id);
         return { id: machine.id, address, slot };
       }),
     ),
   );
+  assert.equal(runs, 50, 'they wait for each other, and none is done again after a deadlock');
   const numbers = made.map(({ address }) => Number(address.split('.')[3])).sort((a, b) => a - b);
   assert.deepEqual(
     numbers,
