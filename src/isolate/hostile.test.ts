@@ -5,10 +5,14 @@ import { writeFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { within } from '#base/deadline.ts';
-import { collect } from './live.ts';
+import { sleep, within } from '#base/deadline.ts';
+import { isCarrelError } from '#base/errors.ts';
+import { attach, collect } from './live.ts';
+import { containerGroup, execPaths } from './machine.ts';
+import { op } from './plan.ts';
 import { openSandboxes } from './sandbox.ts';
-import { makeBed, makeLab, runIn, skip } from './testing.ts';
+import { startForkServer } from './server.ts';
+import { gone, makeBed, makeLab, runIn, skip } from './testing.ts';
 
 test('a command ends when it ends, whatever it leaves behind that writes for ever', { skip }, async () => {
   await using lab = await makeLab();
@@ -83,4 +87,64 @@ test('limits hold for the run after one that was refused', { skip }, async () =>
   assert.deepEqual((await sandboxes.run({ ...hog, limits })).end, { kind: 'killed', reason: 'memory' });
   await assert.rejects(sandboxes.run({ ...hog, root: join(bed.directory, 'no-such'), limits }));
   assert.deepEqual((await sandboxes.run({ ...hog, limits })).end, { kind: 'killed', reason: 'memory' });
+});
+
+test('a frozen machine keeps nobody waiting who attaches to its programs', { skip }, async () => {
+  await using lab = await makeLab();
+  const kept = await lab.keeper.exec({ argv: ['sleep', '8310'], keep: { id: 'e-frozen' } });
+  kept.close();
+  const group = containerGroup(lab.bed.instance, lab.spec.id);
+  await group.freeze(true);
+  await assert.rejects(attach(execPaths(lab.directory, 'e-frozen').socket), (error) =>
+    isCarrelError(error, 'deadline_exceeded'),
+  );
+  await group.freeze(false);
+});
+
+test('a kept program is begun once, and the one who comes second is told', { skip }, async () => {
+  await using lab = await makeLab();
+  const spec = { argv: ['sleep', '8311'], keep: { id: 'e-twice' } };
+  const first = await lab.keeper.exec(spec);
+  await assert.rejects(lab.keeper.exec(spec), (error) => isCarrelError(error, 'wrong_state'));
+  first.close();
+});
+
+test('what is refused is named, however long it is', { skip }, async () => {
+  await using lab = await makeLab();
+  const exec = await lab.keeper.exec({ argv: ['true'], cwd: `/${'x'.repeat(5000)}` });
+  await assert.rejects(collect(exec), /cwd \/x+: File name too long/);
+});
+
+test('shared memory has half of what the machine may have', { skip }, async () => {
+  await using lab = await makeLab();
+  const { out } = await runIn(
+    lab.keeper,
+    'for d in /dev/shm /run; do df -k $d | tail -n 1 | awk "{print \\$2}"; done',
+  );
+  assert.equal(out, '32768\n32768\n');
+});
+
+test('whenever the fork server dies, no run goes on without it', { skip }, async () => {
+  await using bed = await makeBed();
+  const own = `${8320 + Math.random()}`;
+  for (let round = 0; round < 24; round += 1) {
+    const server = await startForkServer({ socket: join(bed.directory, `${round}.sock`) });
+    const session = await server.openSession();
+    const running = session.run([
+      op.namespaces(['user', 'pid', 'mnt']),
+      op.map('uid', 0, 0x7f00_0000, 1),
+      op.map('gid', 0, 0x7f00_0000, 1),
+      ...Array.from({ length: 4000 }, () => op.identity(0, 0)), // each forgets, and asks again
+      op.init(),
+      op.arg('/bin/busybox'),
+      op.arg('sleep'),
+      op.arg(own),
+    ]);
+    running.catch(() => undefined);
+    await sleep(round % 8);
+    if (server.pid !== undefined) process.kill(server.pid, 'SIGKILL');
+    await assert.rejects(running);
+    await server.close();
+    await gone(own);
+  }
 });

@@ -2,6 +2,7 @@
  * A run that is watched while it goes on: output as it comes, input, resize, signals, and how it ended. The
  * same whether it was started by this session or attached to on its own socket.
  */
+import { within } from '#base/deadline.ts';
 import { CarrelError } from '#base/errors.ts';
 import { constants } from 'node:os';
 import type { Frame } from './frames.ts';
@@ -216,6 +217,21 @@ export interface StartOptions {
   readonly kept?: boolean;
 }
 
+/** A keeper answers at once, unless it hangs or is frozen together with its machine. */
+const attachMs = 5000;
+/** How long a kept run may take to be under way. */
+const keptMs = 60_000;
+
+async function startedWithin(ms: number, what: string, run: LiveRun): Promise<LiveRun> {
+  try {
+    await within(ms, what, run.started);
+    return run;
+  } catch (error) {
+    run.close();
+    throw error;
+  }
+}
+
 /** Starts a plan on a session of its own. */
 export async function startLive(
   session: Session,
@@ -223,16 +239,13 @@ export async function startLive(
   { onCloned, kept = false }: StartOptions = {},
 ): Promise<Exec> {
   const run = new LiveRun(session, operations, onCloned);
-  if (kept) await run.started;
-  return run;
+  return kept ? await startedWithin(keptMs, 'the program to be under way', run) : run;
 }
 
 /** Attaches to a kept run: live output from `offset` on, input, resize; readRecord has what was before. */
 export async function attach(socket: string): Promise<Exec> {
   const session = await connectSession(socket);
-  const run = new LiveRun(session, []);
-  await run.started;
-  return run;
+  return await startedWithin(attachMs, `an answer at ${socket}`, new LiveRun(session, []));
 }
 
 export interface Collected {

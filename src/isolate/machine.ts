@@ -166,6 +166,9 @@ function storage(spec: ContainerSpec, layers: string, lower: string, merged: str
   ];
 }
 
+/** What tmpfs allows by itself: half of the memory. But of the machine's, not the host's. */
+const half = ({ limits }: ContainerSpec): number => Math.floor(limits.memoryBytes / 2);
+
 function containerPlan(spec: ContainerSpec, group: Group): Operation[] {
   const paths = containerPaths(spec.directory);
   const [layers, lower, merged] = ['layers', 'lower', 'root'].map((name) => join(spec.directory, name));
@@ -201,10 +204,10 @@ function containerPlan(spec: ContainerSpec, group: Group): Operation[] {
     op.mount('devpts', '/dev/pts', ['nosuid', 'noexec'], 'newinstance,ptmxmode=0666,mode=0620,gid=5'),
     op.symlink('pts/ptmx', '/dev/ptmx'),
     op.mkdir('/dev/shm', 0o1777),
-    op.mount('tmpfs', '/dev/shm', ['nosuid', 'nodev'], 'mode=1777'),
+    op.mount('tmpfs', '/dev/shm', ['nosuid', 'nodev'], `mode=1777,size=${half(spec)}`),
     op.mkdir('/dev/mqueue', 0o1777),
     op.mount('mqueue', '/dev/mqueue', ['nosuid', 'nodev', 'noexec']),
-    op.mount('tmpfs', '/run', ['nosuid', 'nodev'], 'mode=755'),
+    op.mount('tmpfs', '/run', ['nosuid', 'nodev'], `mode=755,size=${half(spec)}`),
     op.pivot(),
     op.linkUp('lo'),
     ...(network

@@ -75,6 +75,8 @@ export function planError(error: PlanError): CarrelError {
     return new CarrelError('no_capacity', 'There is no room for another process', {
       hint: 'end some processes, or raise the limit of processes',
     });
+  if (error.op === 'keep' && error.code === 'EBUSY')
+    return new CarrelError('wrong_state', 'It runs already: somebody else holds its lock');
   const object = error.object ? ` ${error.object}` : '';
   return new CarrelError('internal', `Isolation failed at ${error.op}${object}: ${error.message}`, {
     details: { stage: error.stage, op: error.op, object: error.object, code: error.code },

@@ -7,7 +7,7 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { CarrelError } from '#base/errors.ts';
-import { within } from '#base/deadline.ts';
+import { sleep, within } from '#base/deadline.ts';
 import { silent, type Logger } from '#base/log.ts';
 import { connectSession, type Session } from './session.ts';
 
@@ -17,6 +17,8 @@ export const isolateBinary = fileURLToPath(new URL('../../build/isolate', import
 const firstPauseMs = 50;
 const longestPauseMs = 5000;
 const startMs = 5000;
+/** How long the news of its death may take to reach us. */
+const deathMs = 500;
 
 export interface ForkServer {
   /** The process id of the server that runs now; undefined while it is being restarted. */
@@ -118,9 +120,21 @@ class RestartingServer implements ForkServer {
     this.#running = again;
   }
 
+  async #ready(): Promise<Running> {
+    return await within(startMs + longestPauseMs, 'the isolation server', this.start());
+  }
+
   async openSession(): Promise<Session> {
-    await within(startMs + longestPauseMs, 'the isolation server', this.start());
-    return await connectSession(this.socket);
+    const { ended } = await this.#ready();
+    try {
+      return await connectSession(this.socket);
+    } catch (error) {
+      // killed a moment ago, and we have not heard of it yet: then the next one answers
+      const died = ended.then(() => true);
+      if (!(await Promise.race([died, sleep(deathMs).then(() => false)]))) throw error;
+      await this.#ready();
+      return await connectSession(this.socket);
+    }
   }
 
   async close(): Promise<void> {

@@ -144,6 +144,7 @@ _Noreturn void child_main(struct run *);
 _Noreturn void child_run(struct run *);
 int write_maps(struct run *);
 _Noreturn void child_fail(struct run *, int error);
+int die_with_session(const struct run *);
 void session_unmount(struct run *);
 int copy_into(struct run *, const char *from, const char *to);
 void collect_files(struct run *);

@@ -26,10 +26,21 @@ enum { DATA = 4096, MAX_RECORD = 64 << 20 };
 struct header { char magic[8]; _Atomic uint64_t total; uint64_t head, ring; };
 struct record { struct header *header; char *data; };
 
+/* Who asks whether somebody holds it has it himself for a moment: only what lasts means that it runs already. */
+static int take_lock(int fd) {
+  for (int i = 0; i < 20; i++) {
+    if (!flock(fd, LOCK_EX | LOCK_NB)) return 0;
+    if (errno != EWOULDBLOCK && errno != EINTR) return -1;
+    usleep(5000);
+  }
+  errno = EBUSY;
+  return -1;
+}
+
 int keep_before(struct run *run, struct op *op) {
   run->keep.lock = open(op->arg[1], O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
   if (run->keep.lock < 0) return fail(run, op->arg[1], errno);
-  if (flock(run->keep.lock, LOCK_EX | LOCK_NB)) return fail(run, op->arg[1], errno); /* it runs already */
+  if (take_lock(run->keep.lock)) return fail(run, op->arg[1], errno);
   run->keep.socket = op->arg[0];
   run->keep.report = op->arg[2];
   run->keep.listener = listen_on(op->arg[0]);

@@ -17,19 +17,19 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static int become(uid_t uid, gid_t gid, size_t ngroups, const gid_t *groups) {
+static int become(const struct run *run, uid_t uid, gid_t gid, size_t ngroups, const gid_t *groups) {
   if (setgroups(ngroups, groups) && errno != EPERM) return -1; /* EPERM: denied for this user namespace */
   if (setresgid(gid, gid, gid) || setresuid(uid, uid, uid)) return -1;
   /* The change sets this to fs.suid_dumpable, which an administrator may have made 1: then whoever has the same
    * id inside could look at us, and at what we still hold of the host. The program gets its own by execve. */
   if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)) return -1;
-  return prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0); /* a change of identity forgets it */
+  return die_with_session(run); /* a change of identity forgets it */
 }
 
 int identity_child(struct run *run, struct op *op) {
   double uid, gid;
   if (parse_number(op->arg[0], &uid) || parse_number(op->arg[1], &gid)) return fail(run, op->arg[0], errno);
-  return become((uid_t)uid, (gid_t)gid, 0, NULL);
+  return become(run, (uid_t)uid, (gid_t)gid, 0, NULL);
 }
 
 int hostname_child(struct run *run, struct op *op) {
@@ -245,7 +245,7 @@ int user_child(struct run *run, struct op *op) {
   gid_t groups[64];
   size_t n = find_groups(a.name, groups, 64);
   if (variable(run, "HOME", a.home) || variable(run, "USER", a.name) || variable(run, "LOGNAME", a.name) || variable(run, "SHELL", a.shell)) return -1;
-  return become(a.uid, a.gid, n, groups);
+  return become(run, a.uid, a.gid, n, groups);
 }
 
 /* ---- network ---- */

@@ -44,7 +44,8 @@ static void run_close(struct run *run) {
 /* Every failure names the stage, the operation, the object and the error. */
 void run_error(struct run *run, const char *stage, int op, int error) {
   const char *name = op >= 0 && op < run->plan.n ? run->plan.op[op].def->name : "run";
-  const char *object = *run->object ? run->object : op >= 0 && op < run->plan.n && run->plan.op[op].def->nargs ? run->plan.op[op].arg[0] : "";
+  char object[sizeof run->object]; /* an argument may be as long as the plan, a line of ours may not */
+  snprintf(object, sizeof object, "%s", *run->object ? run->object : op >= 0 && op < run->plan.n && run->plan.op[op].def->nargs ? run->plan.op[op].arg[0] : "");
   const char *code = strerrorname_np(error);
   if (!run->client) {
     fprintf(stderr, "isolate: %s %s: %s\n", name, object, strerror(error));
@@ -158,6 +159,15 @@ _Noreturn static void become_program(struct run *run) {
   _exit(error == ENOENT || error == ENOTDIR ? 127 : 126);
 }
 
+/* The kernel kills us with the session; and if it died before it was asked to, its end of the socket is closed.
+ * What it has sent may be here all the same. */
+int die_with_session(const struct run *run) {
+  char any;
+  if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)) return -1;
+  if (run->status >= 0 && recv(run->status, &any, 1, MSG_PEEK | MSG_DONTWAIT) == 0) _exit(125);
+  return 0;
+}
+
 /* "go", perhaps with the tree of the root. */
 static bool receive_go(struct run *run) {
   struct pollfd p = { run->status, POLLIN, 0 };
@@ -173,6 +183,7 @@ _Noreturn void child_main(struct run *run) {
 }
 
 _Noreturn void child_run(struct run *run) {
+  if (die_with_session(run)) child_fail(run, errno);
   prctl(PR_SET_DUMPABLE, 0, 0, 0, 0); /* until the program starts nobody inside may look at us */
   for (int i = 0; i < run->plan.n; i++) {
     struct op *op = &run->plan.op[i];
