@@ -31,11 +31,16 @@ export async function introduce(pid: number, spec: MachineSpec): Promise<void> {
   );
 }
 
-/** An image may lack such a file, or have a link there that leads nowhere yet: then it does without. */
+/**
+ * An image may lack such a file, or have a link there that leads nowhere yet; its owner may have filled the disk,
+ * or made of the file what he likes: then it does without. It must start, or he could never put it right.
+ */
+const harmless = ['not_found', 'invalid_request', 'forbidden', 'too_large', 'disk_full'] as const;
+
 async function unlessImpossible(work: Promise<void>): Promise<void> {
   try {
     await work;
   } catch (error) {
-    if (!isCarrelError(error, 'not_found') && !isCarrelError(error, 'invalid_request')) throw error;
+    if (!harmless.some((code) => isCarrelError(error, code))) throw error;
   }
 }
