@@ -4,7 +4,7 @@
  * A fault of the host is thrown and tried again by the queue; what the lab's author got wrong makes a grade in the
  * state `error`. The job's id fences the row, so a job that runs twice makes one grade.
  */
-import { CarrelError } from '#base/errors.ts';
+import { CarrelError, isCarrelError } from '#base/errors.ts';
 import { gradeSubmission, type GraderDeps } from '#grading/run.ts';
 import { defineJob } from '#jobs/types.ts';
 import { transaction } from '#store/database.ts';
@@ -21,6 +21,12 @@ export interface GradeJobServices extends LabServices {
   readonly grader: GraderDeps;
 }
 
+/** What a check may take is judged by its limits; a wait of ours that ended too early is the host's fault, and repeated. */
+function hostWasSlow(error: unknown): unknown {
+  if (!isCarrelError(error, 'deadline_exceeded')) return error;
+  return new CarrelError('unavailable', `the host was too slow: ${error.message}`, { cause: error });
+}
+
 /** The handler of `submission.grade`. */
 export function defineGradeJob(services: GradeJobServices) {
   const { db, workplace, grader } = services;
@@ -31,7 +37,7 @@ export function defineGradeJob(services: GradeJobServices) {
       const lab = await selectLab(db, submission.lab_id);
       step('files');
       const { folder } = await folderOf(services, lab, labVersion);
-      const result = await workplace.withFiles(submission.files, (directory) => {
+      const grading = workplace.withFiles(submission.files, (directory) => {
         step('checks');
         return gradeSubmission(
           {
@@ -46,6 +52,9 @@ export function defineGradeJob(services: GradeJobServices) {
           },
           { ...grader, scratch: workplace.directory },
         );
+      });
+      const result = await grading.catch((error: unknown) => {
+        throw hostWasSlow(error);
       });
       signal.throwIfAborted();
       step('grade');
