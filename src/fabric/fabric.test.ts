@@ -246,6 +246,14 @@ test('a machine reaches the outside masqueraded, and no network that is closed',
   await outside.run('ip', 'route', 'add', '192.168.0.0/16', 'via', '198.51.100.2');
   assert.equal(await outside.pings('192.168.0.2'), false);
   assert.equal(await outside.pings('192.168.0.1'), false);
+  // one that opens more connections than it may is cut off from the outside, and nobody else is
+  const flood = `const socket = require('node:dgram').createSocket('udp4');
+    (async () => { for (let port = 1; port <= 2500; port += 1)
+      await new Promise((done) => socket.send('x', 10000 + port, '203.0.113.1', done)); socket.close(); })();`;
+  await at(0).bed.run(process.execPath, '-e', flood);
+  assert.equal(await at(0).bed.pings('203.0.113.1'), false);
+  assert.ok(await at(1).bed.pings('203.0.113.1'));
+  assert.ok(await at(0).bed.pings('192.168.0.1'), 'the gateway is nothing outside');
   await links.delete('uplink0');
 });
 

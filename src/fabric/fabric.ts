@@ -21,7 +21,7 @@ import { netnsOf, inNetns } from './netns.ts';
 import { type Links, openLinks } from './netlink/links.ts';
 import { NETLINK_NETFILTER } from './netlink/elements.ts';
 import { openNetlink } from './netlink/socket.ts';
-import { type Port, applyRules, onlyPorts, openPorts, staticRules } from './rules.ts';
+import { type Port, applyRules, applyStaticRules, onlyPorts, openPorts } from './rules.ts';
 
 /** One machine's place in the fabric: what the database knows of it. */
 export interface Wire {
@@ -143,7 +143,7 @@ export async function openFabric(options: FabricOptions = {}): Promise<Fabric> {
     });
   const network = parseCidr(range);
   const gateway = gatewayOf(network);
-  const rules = staticRules({
+  const ruleOptions = {
     network,
     bridge,
     closed: [
@@ -151,7 +151,7 @@ export async function openFabric(options: FabricOptions = {}): Promise<Fabric> {
       ...hostAddresses.map((text) => ({ base: parseAddress(text), prefix: 32 })),
     ],
     resolver: options.resolver === undefined ? undefined : parseAddress(options.resolver),
-  });
+  };
   setSysctls();
   const links = openLinks();
   const filter = openNetlink(NETLINK_NETFILTER);
@@ -167,7 +167,7 @@ export async function openFabric(options: FabricOptions = {}): Promise<Fabric> {
     filter.close();
   };
   // the filter stands before there is anything to filter
-  await applyRules(rules);
+  const rules = await applyStaticRules(ruleOptions);
   const bridgeIndex = await ensureBridge(links, bridge, network);
 
   const plug = async (wire: PlugOptions): Promise<void> => {

@@ -34,7 +34,12 @@ export interface RulesOptions {
   readonly closed?: readonly Cidr[];
   /** Where the uplink answers DNS; the gateway's port 53 is redirected to it. */
   readonly resolver?: number | undefined;
+  /** Connections that one machine may have open to the outside; unlimited where the kernel cannot count. */
+  readonly flows?: number | undefined;
 }
+
+/** All machines share one table of tracked connections: without a limit one of them could fill it for everybody. */
+const flowLimit = 2000;
 
 const portSets = ['senders', 'owners1', 'owners2', 'receivers1', 'receivers2'] as const;
 
@@ -49,11 +54,12 @@ table bridge carrel {
 }
 table ip carrel {
   set closed { type ipv4_addr; flags interval; auto-merge; }
+  set flows { type ipv4_addr; size 65535; flags dynamic; }
 }
 `;
 
 /** The rules without any machine; safe to apply again while machines run. */
-export function staticRules({ network, bridge, closed = [], resolver }: RulesOptions): string {
+export function staticRules({ network, bridge, closed = [], resolver, flows }: RulesOptions): string {
   const range = formatCidr(network);
   const gateway = formatAddress(gatewayOf(network));
   const elements =
@@ -62,6 +68,10 @@ export function staticRules({ network, bridge, closed = [], resolver }: RulesOpt
     resolver === undefined
       ? ''
       : `iifname "${bridge}" ip daddr ${gateway} udp dport 53 dnat to ${formatAddress(resolver)}`;
+  const counted =
+    flows === undefined
+      ? ''
+      : `iifname "${bridge}" ct state new add @flows { ip saddr ct count over ${flows} } drop`;
   return `${declarations}
 flush table bridge carrel
 flush table ip carrel
@@ -97,6 +107,7 @@ table ip carrel {
     ct state established,related accept
     iifname "${bridge}" oifname "${bridge}" drop
     ip daddr @closed drop
+    ${counted}
     iifname "${bridge}" ip saddr ${range} accept
   }
   chain postrouting {
@@ -221,4 +232,20 @@ export function onlyPorts(ports: readonly Port[]): string {
 /** Applies a text in one transaction to the network namespace we are in. */
 export async function applyRules(text: string): Promise<void> {
   await launchOk(['nft', '-f', '-'], { input: text });
+}
+
+/**
+ * Applies the static rules, and gives the text that was accepted. A kernel without nft_connlimit refuses the limit
+ * on connections: then they stand without it, for everything else they do is worth more.
+ */
+export async function applyStaticRules(options: RulesOptions): Promise<string> {
+  const limited = staticRules({ ...options, flows: flowLimit });
+  try {
+    await applyRules(limited);
+    return limited;
+  } catch {
+    const unlimited = staticRules(options);
+    await applyRules(unlimited);
+    return unlimited;
+  }
 }
