@@ -8,7 +8,9 @@ import { CarrelError } from '#base/errors.ts';
 import type { Exec, newExec, ProgramEnd } from '#contract/schemas/machines.ts';
 import { json } from '#store/columns.ts';
 import { type Exec as ExecRow, type ExecExit, insertExec, selectExec, updateExec } from '#store/execs.ts';
-import { selectMachine } from '#store/machines.ts';
+import { transaction } from '#store/database.ts';
+import { selectMachine, selectMachineForUpdate } from '#store/machines.ts';
+import type { Db } from '#store/schema.ts';
 import type { Actor } from '#base/actor.ts';
 import { type Cloud, driverFor } from './cloud.ts';
 import { requireCapability, type Terminal } from './driver.ts';
@@ -56,22 +58,24 @@ export function openExecs(cloud: Cloud): Execs {
   return {
     async createExec(actor, machineId, wanted) {
       const machine = await answering(cloud, machineId, 'exec');
-      if ((await countUnfinished(cloud, machineId)) >= maxUnfinished) await settleExecs(cloud, machineId);
-      if ((await countUnfinished(cloud, machineId)) >= maxUnfinished)
-        throw new CarrelError(
-          'quota_exceeded',
-          `a machine may have ${maxUnfinished} unfinished programs of this kind`,
-          {
-            hint: 'wait until some have ended, or use run',
-          },
-        );
+      if ((await countUnfinished(cloud.db, machineId)) >= maxUnfinished) await settleExecs(cloud, machineId);
       await dropOld(cloud, machineId);
-      const row = await insertExec(cloud.db, {
-        machine_id: machineId,
-        argv: json<readonly string[]>(wanted.argv),
-        tty: wanted.tty !== null,
-        requested_by: actor.id,
-        started_at: new Date(),
+      const row = await transaction(cloud.db, async (tx) => {
+        // The machine's row is the lock: side by side, two requests would both count one too few.
+        await selectMachineForUpdate(tx, machineId);
+        if ((await countUnfinished(tx, machineId)) >= maxUnfinished)
+          throw new CarrelError(
+            'quota_exceeded',
+            `a machine may have ${maxUnfinished} unfinished programs of this kind`,
+            { hint: 'wait until some have ended, or use run' },
+          );
+        return insertExec(tx, {
+          machine_id: machineId,
+          argv: json<readonly string[]>(wanted.argv),
+          tty: wanted.tty !== null,
+          requested_by: actor.id,
+          started_at: new Date(),
+        });
       });
       try {
         await machine.exec(row.id, wanted);
@@ -157,8 +161,8 @@ async function dropOld(cloud: Cloud, machineId: string): Promise<void> {
     await driver.dropExec({ id: machineId, directory: join(cloud.directory, machineId) }, id);
 }
 
-async function countUnfinished(cloud: Cloud, machineId: string): Promise<number> {
-  const { count } = await cloud.db
+async function countUnfinished(db: Db, machineId: string): Promise<number> {
+  const { count } = await db
     .selectFrom('execs')
     .select(({ fn }) => fn.countAll<number>().as('count'))
     .where('machine_id', '=', machineId)
