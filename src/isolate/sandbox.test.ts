@@ -2,13 +2,17 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { chmodSync, existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import { mkdtempDisposable } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { isCarrelError } from '#base/errors.ts';
 import { until } from '#base/deadline.ts';
 import { createGroup, sweepGroups } from './cgroups/group.ts';
 import { readCgroupLayout } from './cgroups/layout.ts';
+import { op } from './plan.ts';
 import { openSandboxes, type SandboxReport, type SandboxSpec, type Sandboxes } from './sandbox.ts';
+import { isolateBinary } from './server.ts';
 import { gone, makeBed, makeRoot, processesWith, skip, type IsolationBed } from './testing.ts';
 
 const MiB = 1 << 20;
@@ -382,7 +386,8 @@ test('a sweep kills and removes what an earlier daemon left', { skip }, async ()
   const group = createGroup(layout, `carrel-${bed.instance}/slots/0`);
   const session = await bed.server.openSession();
   const running = session.run([
-    ...group.v1Procs.map((file) => ['join', file] as const),
+    ...group.v1Procs.map(op.join),
+    ...(group.v2Directory === undefined ? [] : [op.cgroup(group.v2Directory)]),
     ['arg', 'sleep'],
     ['arg', '8197.5'],
     ['env', 'PATH=/bin:/usr/bin'],
@@ -393,4 +398,21 @@ test('a sweep kills and removes what an earlier daemon left', { skip }, async ()
   await gone('8197.5');
   await assert.rejects(running);
   session.close();
+});
+
+test('runs where the mounts are shared, as systemd makes them on every host', { skip }, async () => {
+  await using directory = await mkdtempDisposable(join(tmpdir(), 'carrel-shared-'));
+  const binary = join(directory.path, 'isolate');
+  const command = `/usr/bin/unshare --mount --propagation shared -- ${isolateBinary}`;
+  writeFileSync(binary, `#!/bin/sh\nexec ${command} "$@"\n`, { mode: 0o755 });
+  await using bed = await makeBed({ binary });
+  await using sandboxes = await openSandboxes({ server: bed.server, instance: bed.instance, slots: 1 });
+  const input = join(bed.directory, 'input');
+  writeFileSync(input, 'read me');
+  // the second has a child made ahead, the third an overlay as its root
+  for (const guest of ['/inputs/a', '/inputs/a', '/elsewhere']) {
+    const spec = { root: bed.root, argv: ['cat', guest], inputs: [{ host: input, guest }] };
+    const { end, stdout } = await sandboxes.run(spec);
+    assert.deepEqual([end, stdout.toString()], [{ kind: 'exited', status: 0 }, 'read me']);
+  }
 });

@@ -58,11 +58,13 @@ static const char *path_of(int fd) {
   return path;
 }
 
-static int set_attributes(int fd, uint64_t attr, bool recursive) {
-  struct mount_attr a = { .attr_set = attr };
+static int set_attributes(int fd, uint64_t attr, uint64_t propagation, bool recursive) {
+  struct mount_attr a = { .attr_set = attr, .propagation = propagation };
   return (int)syscall(SYS_mount_setattr, fd, "", AT_EMPTY_PATH | (recursive ? AT_RECURSIVE : 0), &a, sizeof a);
 }
 
+/* A clone is a peer of its original, and systemd shares all mounts of a host: without MS_PRIVATE it could not
+ * become a root (pivot_root(2)), and what is mounted below it would appear on the host. */
 int bind_before(struct run *run, struct op *op) {
   if (geteuid()) return 0; /* the child will bind by path */
   unsigned long mount;
@@ -72,7 +74,7 @@ int bind_before(struct run *run, struct op *op) {
   if (flags_of(flags, &mount, &attr, &recursive)) return fail(run, flags, errno);
   op->fd = (int)syscall(SYS_open_tree, AT_FDCWD, op->arg[0], OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (recursive ? AT_RECURSIVE : 0));
   if (op->fd < 0) return -1;
-  return attr && set_attributes(op->fd, attr, recursive) ? -1 : 0;
+  return set_attributes(op->fd, attr, MS_PRIVATE, recursive);
 }
 
 int root_before(struct run *run, struct op *op) {
@@ -86,7 +88,7 @@ int root_before(struct run *run, struct op *op) {
     bool recursive;
     if (flags_of(op->arg[1], &mount, &attr, &recursive)) return fail(run, op->arg[1], errno);
   }
-  return attr && set_attributes(op->fd, attr, false) ? -1 : 0;
+  return set_attributes(op->fd, attr, MS_PRIVATE, false);
 }
 
 static int attach(int tree, const char *path) {
@@ -154,7 +156,7 @@ int bind_child(struct run *run, struct op *op) {
     result = mount(op->arg[0], path_of(target), NULL, MS_BIND | MS_REC, NULL);
     int mounted = result ? -1 : inside(op->arg[1], O_PATH);
     if (mounted >= 0) {
-      result = attr ? set_attributes(mounted, attr, true) : 0;
+      result = attr ? set_attributes(mounted, attr, 0, true) : 0;
       close(mounted);
     }
   }
@@ -204,7 +206,7 @@ int remount_child(struct run *run, struct op *op) {
   if (flags_of(op->arg[1], &flags, &attr, &recursive)) return fail(run, op->arg[1], errno);
   int fd = inside(op->arg[0], O_PATH);
   if (fd < 0) return -1;
-  int result = set_attributes(fd, attr, recursive);
+  int result = set_attributes(fd, attr, 0, recursive);
   close(fd);
   return result;
 }
