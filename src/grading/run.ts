@@ -14,7 +14,7 @@ import { CarrelError, isCarrelError } from '#base/errors.ts';
 import type { CheckResult } from '#contract/schemas/labs.ts';
 import { buildSubmission } from './build.ts';
 import { checkCall } from './checks/call.ts';
-import { checkObserve, type Observed } from './checks/observe/observe.ts';
+import { checkObserve, settleMs, type Observed } from './checks/observe/observe.ts';
 import { checkRun } from './checks/run.ts';
 import type { CheckContext } from './context.ts';
 import type { LabFolder } from './format/folder.ts';
@@ -102,7 +102,7 @@ async function outcomeOf(
     if (what.kind === 'run') return await checkRun(context, what.run, limits, reveal);
     if (what.kind === 'call') return await checkCall(context, what.call, limits, reveal);
     if (!observed) return noVerdict('there is no machine to look at');
-    return await checkObserve(observed, check.id, what.observe, reveal);
+    return await checkObserve(observed, check.id, what.observe, { reveal, signal: context.signal });
   } catch (error) {
     if (isCarrelError(error, 'lab_invalid')) return noVerdict(error.message);
     context.abort(error);
@@ -158,17 +158,21 @@ async function gradeInMachine(
   return await withFreshMachine(
     { image: lab.image, submissionId, labels, signal: context.signal },
     async (machine) => {
-      const observed = { machine, found: new Map() };
+      const observe = (): Observed => ({
+        machine,
+        found: new Map(),
+        settledAt: performance.now() + settleMs,
+      });
       try {
         const output = await startMachine(context, machine, lab.start);
-        const result = await gradeChecks(context, request, whole, observed);
+        const result = await gradeChecks(context, request, whole, observe());
         const [first, ...rest] = result.checks;
         if (!first || first.stdout !== '' || first.stderr !== '') return result;
         const check = lab.checks[0];
         return check ? { ...result, checks: [{ ...first, ...shownOutput(check, output) }, ...rest] } : result;
       } catch (error) {
         if (!isCarrelError(error, 'lab_invalid')) throw error;
-        return await gradeChecks(context, request, noVerdict(error.message), observed);
+        return await gradeChecks(context, request, noVerdict(error.message), observe());
       }
     },
   );
