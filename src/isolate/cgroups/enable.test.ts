@@ -15,8 +15,14 @@ import { readCgroupLayout, type CgroupLayout } from './layout.ts';
 const { unified } = readCgroupLayout();
 const read = (...path: string[]): string => readFileSync(join(...path), 'utf8').trim();
 
-/** A controller of the v2 hierarchy that can be handed down, if there is one: hugetlb at least. */
-const controller = unified && read(unified.mount, 'cgroup.controllers').split(' ').find(Boolean);
+/** These may be handed down past processes, and so prove nothing here (cgroups(7), "threaded controllers"). */
+const threaded = new Set(['', 'cpu', 'cpuset', 'perf_event', 'pids']);
+/** A controller of the v2 hierarchy that may not, if there is one: hugetlb at least. */
+const controller =
+  unified &&
+  read(unified.mount, 'cgroup.controllers')
+    .split(' ')
+    .find((name) => !threaded.has(name));
 const skip =
   process.getuid?.() !== 0 ? 'needs root' : controller === undefined ? 'no controller is on v2' : false;
 
