@@ -4,7 +4,7 @@
  * and may have replaced it.
  */
 import { sleep } from '#base/deadline.ts';
-import { CarrelError, isCarrelError } from '#base/errors.ts';
+import { CarrelError, errnoOf, isCarrelError } from '#base/errors.ts';
 import { type ProcessIdentity, identify, isAlive } from '#host/processes.ts';
 import { readInside } from '#machines/files.ts';
 import { type MachineFileSpec, type ObserveSpec, subjectOf } from '../../format/kinds.ts';
@@ -89,6 +89,29 @@ async function look(
   const process = subject === undefined ? init : found.get(subject);
   if (!process) return noVerdict(`check ${subject} found no process to look at`);
   if (!isAlive(process)) return failed('the process has ended meanwhile');
+  try {
+    return await lookAt({ machine, found, process, id, spec, reveal });
+  } catch (error) {
+    // what /proc says of a process goes with it
+    const vanished = ['ENOENT', 'ESRCH'].includes(errnoOf(error) ?? '') && !isAlive(process);
+    if (vanished && process !== init) return failed('the process has ended meanwhile');
+    throw error;
+  }
+}
+
+async function lookAt({
+  machine,
+  found,
+  process,
+  id,
+  spec,
+  reveal,
+}: Pick<Observed, 'machine' | 'found'> & {
+  readonly process: ProcessIdentity;
+  readonly id: string;
+  readonly spec: ObserveSpec;
+  readonly reveal: boolean;
+}): Promise<Outcome> {
   if (spec.process) {
     const { outcome, process: seen } = await observeProcess(machine.initPid, spec.process, reveal);
     if (seen) found.set(id, seen);
