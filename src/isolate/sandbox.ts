@@ -200,7 +200,8 @@ function sandboxPlan(spec: SandboxSpec, limits: SandboxLimits, slot: Slot): Oper
     ...(copies.length || collects.length ? [op.work(workDirectory), ...copies, ...collects] : []),
     op.init(),
     op.leader(),
-    op.rlimit('core', 0),
+    // Not 0: a core_pattern that is a pipe (core(5)) ignores every limit but 1, which the kernel takes as "none at all".
+    op.rlimit('core', 1),
     op.rlimit('memlock', 0),
     op.rlimit('msgqueue', 0),
     op.rlimit('nofile', 1024),
