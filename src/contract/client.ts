@@ -6,7 +6,8 @@
  * const client = createClient({ base: 'http://127.0.0.1:7070', token });
  * const { items } = await client.listMachines({ params: {}, query: { state: 'running' } });
  */
-import { CarrelError, errorCodes, messageOf, type ErrorCode } from '#base/errors.ts';
+import { CarrelError, errnoOf, errorCodes, messageOf, type ErrorCode } from '#base/errors.ts';
+import { formatSize } from '#base/units.ts';
 import { operations, type Api, type Operation } from './api.ts';
 import type { ClientInput, Reply, Route } from './route.ts';
 import { problem } from './schemas/common.ts';
@@ -76,6 +77,28 @@ async function errorFrom(response: Response): Promise<CarrelError> {
   });
 }
 
+/** What the server would refuse anyway is not sent: it cuts a long upload off, and its answer is lost with that. */
+function refuseTooLarge({ bytes }: Route, body: LooseInput['bytes']): void {
+  if (!bytes || !(body instanceof Uint8Array) || body.length <= bytes.maxBytes) return;
+  throw new CarrelError(
+    'too_large',
+    `${formatSize(body.length)} are more than the ${formatSize(bytes.maxBytes)} that are taken`,
+  );
+}
+
+function unanswered({ base }: ClientOptions, { bytes }: Route, error: unknown): CarrelError {
+  const cut = error instanceof Error && ['EPIPE', 'ECONNRESET'].includes(errnoOf(error.cause) ?? '');
+  if (bytes && cut)
+    return new CarrelError('unavailable', `${base} ended the connection during the upload`, {
+      hint: `at most ${formatSize(bytes.maxBytes)} are taken`,
+      cause: error,
+    });
+  return new CarrelError('unavailable', `no answer from ${base}: ${messageOf(error)}`, {
+    hint: 'is the cloud up? carrel status',
+    cause: error,
+  });
+}
+
 async function call(
   options: ClientOptions,
   route: Route,
@@ -88,6 +111,7 @@ async function call(
   if (more.ifMatch) headers.set('if-match', more.ifMatch);
   let body: string | Uint8Array<ArrayBuffer> | ReadableStream<Uint8Array> | undefined;
   if (route.bytes) {
+    refuseTooLarge(route, input.bytes);
     body = input.bytes instanceof Uint8Array ? new Uint8Array(input.bytes) : input.bytes;
     headers.set('content-type', more.contentType ?? route.bytes.types[0] ?? 'application/octet-stream');
   } else if (route.body) {
@@ -102,10 +126,7 @@ async function call(
   });
   const response = await (options.fetch ?? fetch)(request).catch((error: unknown) => {
     if (more.signal?.aborted) throw error;
-    throw new CarrelError('unavailable', `no answer from ${options.base}: ${messageOf(error)}`, {
-      hint: 'is the cloud up? carrel status',
-      cause: error,
-    });
+    throw unanswered(options, route, error);
   });
   if (!response.ok) throw await errorFrom(response);
   if (route.replyBytes) return response.body ?? new Uint8Array();
