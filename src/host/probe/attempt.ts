@@ -30,10 +30,13 @@ function reasonOf(stderr: string): string {
   return lines.find((line) => /error/i.test(line)) ?? lines.at(-1) ?? '';
 }
 
+/** All probes run side by side: on a cold host under emulation the last one gets its turn after some 10 s. */
+const limitMs = 30_000;
+
 /** Runs it with a limit; never throws. */
 export async function attempt(
   argv: readonly [string, ...string[]],
-  { input = '', timeoutMs = 5000 } = {},
+  { input = '', timeoutMs = limitMs } = {},
 ): Promise<Attempt> {
   try {
     const result = await launch(argv, {
@@ -43,7 +46,9 @@ export async function attempt(
       env: { ...process.env, LC_ALL: 'C' },
     });
     const stderr = result.stderr.toString('utf8').trim();
-    const said = result.timedOut ? `no end in ${timeoutMs} ms` : reasonOf(stderr);
+    const said = result.timedOut
+      ? `no end in ${timeoutMs / 1000} s: this host is very slow, or very busy`
+      : reasonOf(stderr);
     return { ok: result.status === 0 && !result.timedOut, said, stdout: result.stdout.toString('utf8') };
   } catch (error) {
     return { ok: false, said: messageOf(error), stdout: '' };

@@ -3,7 +3,17 @@
  * of it is gone with this process. Argument: a directory on the file system that images will be on.
  */
 import { spawn } from 'node:child_process';
-import { mkdirSync, mkdtempSync, openSync, readFileSync, readlinkSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  readlinkSync,
+  rmdirSync,
+  rmSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { messageOf } from '#base/errors.ts';
@@ -43,16 +53,18 @@ function overlay(base: string, option: string, remove: boolean): void {
   mount('overlay', join(base, 'merged'), 'overlay', options);
   readFileSync(join(base, 'merged/both/file'));
   // without userxattr, and without root, this is what fails
-  if (remove) rmSync(join(base, 'merged/both'), { recursive: true });
+  if (!remove) return;
+  unlinkSync(join(base, 'merged/both/file'));
+  rmdirSync(join(base, 'merged/both'));
 }
 
 /** A detached copy of the mount with ids shifted by a user namespace of a child (mount_setattr(2)). */
 async function idmap(directory: string): Promise<void> {
-  const holder = spawn('unshare', ['--user', '--map-root-user', '--', 'sleep', '5'], { stdio: 'ignore' });
+  const holder = spawn('unshare', ['--user', '--map-root-user', '--', 'sleep', '30'], { stdio: 'ignore' });
   try {
     const own = readlinkSync('/proc/self/ns/user');
     // The ids are mapped after the namespace is made; one without a map cannot be used.
-    const path = await until(2000, 'a user namespace', () => {
+    const path = await until(20_000, 'a user namespace', () => {
       const at = `/proc/${holder.pid}`;
       const mapped = readlinkSync(`${at}/ns/user`) !== own && readFileSync(`${at}/gid_map`, 'utf8') !== '';
       return mapped ? `${at}/ns/user` : undefined;
