@@ -411,10 +411,13 @@ test('runs where the mounts are shared, as systemd makes them on every host', { 
   await using sandboxes = await openSandboxes({ server: bed.server, instance: bed.instance, slots: 1 });
   const input = join(bed.directory, 'input');
   writeFileSync(input, 'read me');
+  const mounts = (): string => readFileSync(`/proc/${bed.server.pid}/mountinfo`, 'utf8');
+  const before = mounts();
   // the second has a child made ahead, the third an overlay as its root
   for (const guest of ['/inputs/a', '/inputs/a', '/elsewhere']) {
     const spec = { root: bed.root, argv: ['cat', guest], inputs: [{ host: input, guest }] };
     const { end, stdout } = await sandboxes.run(spec);
     assert.deepEqual([end, stdout.toString()], [{ kind: 'exited', status: 0 }, 'read me']);
   }
+  assert.equal(mounts(), before);
 });
