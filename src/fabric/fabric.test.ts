@@ -257,8 +257,10 @@ test('a machine reaches the outside masqueraded, and no network that is closed',
   await links.delete('uplink0');
 });
 
+/** Without the connections that are being counted: these come and go by themselves. */
 async function ruleset(): Promise<string> {
-  return (await launchOk(['nft', 'list', 'ruleset'])).stdout.toString();
+  const text = (await launchOk(['nft', 'list', 'ruleset'])).stdout.toString();
+  return text.replaceAll(/^\s*elements = \{[^}]*\bct count\b[^}]*\}\n/gm, '');
 }
 
 test('opening the fabric again doubles nothing and disturbs no machine', { skip }, async () => {
