@@ -4,7 +4,7 @@ import { lstat, mkdir, opendir } from 'node:fs/promises';
 import { dirname, join, relative, resolve } from 'node:path';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
-import { CarrelError, errnoOf } from '#base/errors.ts';
+import { CarrelError } from '#base/errors.ts';
 import { readArchive } from '#images/archive/read.ts';
 import { writeTar, type TarInput } from '#images/archive/tarwriter.ts';
 
@@ -16,16 +16,6 @@ async function* contentOf(path: string): AsyncGenerator<Uint8Array, void, undefi
   for await (const chunk of createReadStream(path)) if (Buffer.isBuffer(chunk)) yield chunk;
 }
 
-async function statOf(path: string): Promise<Awaited<ReturnType<typeof lstat>>> {
-  try {
-    return await lstat(path);
-  } catch (cause) {
-    if (errnoOf(cause) === 'ENOENT')
-      throw new CarrelError('not_found', `there is no file ${path}`, { cause });
-    throw cause;
-  }
-}
-
 /**
  * The files that `paths` name, folders with their content, each under its path below `base`. A file outside
  * `base` goes in under its own name. Links and devices are refused by name.
@@ -33,7 +23,7 @@ async function statOf(path: string): Promise<Awaited<ReturnType<typeof lstat>>> 
 export async function collectFiles(paths: readonly string[], base = process.cwd()): Promise<TarInput[]> {
   const found = new Map<string, TarInput>();
   const visit = async (full: string, named: boolean): Promise<void> => {
-    const stats = await statOf(full);
+    const stats = await lstat(full);
     const inside = relative(base, full);
     const path = inside === '' || inside.startsWith('..') ? (full.split('/').at(-1) ?? full) : inside;
     if (stats.isDirectory()) {
@@ -41,12 +31,12 @@ export async function collectFiles(paths: readonly string[], base = process.cwd(
         if (!ignored.has(name)) await visit(join(full, name), false);
     } else if (stats.isFile()) {
       if (found.size >= maxFiles) throw new CarrelError('too_large', `more than ${maxFiles} files`);
-      const executable = (Number(stats.mode) & 0o100) !== 0;
+      const executable = (stats.mode & 0o100) !== 0;
       found.set(path, {
         path,
         kind: 'file',
         mode: executable ? 0o755 : 0o644,
-        size: Number(stats.size),
+        size: stats.size,
         data: contentOf(full),
       });
     } else if (named || !stats.isSocket()) {

@@ -3,6 +3,7 @@ import { suite, test } from 'node:test';
 import { CarrelError, errorCodes } from '#base/errors.ts';
 import type { Arguments } from './arguments.ts';
 import { exitCodes, exitOf } from './exit-codes.ts';
+import { explainFileError } from './file-errors.ts';
 import { createProgram, exitCodeOf, optionsOf } from './program.ts';
 import type { CommandSpec } from './spec.ts';
 import { commands, groups } from './table/index.ts';
@@ -126,4 +127,16 @@ test('every error code of the API has an exit code', () => {
   assert.equal(exitCodeOf(new CarrelError('no_capacity', 'x')), 4);
   assert.equal(exitCodeOf(new CarrelError('name_taken', 'x')), 5);
   assert.equal(exitCodeOf(new Error('x')), 1);
+});
+
+test('a file that is not there is a sentence, not a stack', () => {
+  const missing = Object.assign(new Error('ENOENT: no such file or directory'), {
+    code: 'ENOENT',
+    path: 'a.tar',
+  });
+  const error = explainFileError(missing);
+  assert.ok(error instanceof CarrelError);
+  assert.equal(error.message, 'there is no file a.tar');
+  assert.equal(exitCodeOf(error), 3);
+  assert.equal(explainFileError(new Error('x')) instanceof CarrelError, false);
 });

@@ -3,6 +3,7 @@ import { Command, CommanderError, Option } from 'commander';
 import { CarrelError } from '#base/errors.ts';
 import { Arguments } from './arguments.ts';
 import { exitCodes, exitMeanings, exitOf } from './exit-codes.ts';
+import { explainFileError } from './file-errors.ts';
 import type { ArgumentSpec, CommandSpec, Context, GroupSpec, OptionSpec } from './spec.ts';
 import { commands, groups } from './table/index.ts';
 import { createOutput } from './ui/output.ts';
@@ -148,7 +149,8 @@ export async function runCli(argv: readonly string[]): Promise<number> {
   try {
     await program.parseAsync([...argv], { from: 'user' });
     return status;
-  } catch (error) {
+  } catch (thrown) {
+    const error = explainFileError(thrown);
     // commander has printed its own message already
     if (!(error instanceof CommanderError)) out.error(error);
     else if (argv.includes('--json') && exitCodeOf(error) !== 0)
