@@ -17,7 +17,7 @@ test('an exported image comes back the same, in every format', { skip: asRoot },
   const { hash } = await images.ensure('busybox');
   for (const format of imageFormats) {
     const source = await images.export('busybox', format);
-    const image = await other.import({ name: format, format, source, allowSetuid: true });
+    const image = await other.import({ name: 'copy', format, source, allowSetuid: true });
     assert.equal(image.hash, hash);
     assert.equal(image.recipeHash, null);
   }

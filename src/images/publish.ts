@@ -22,16 +22,17 @@ async function makeDurable(directory: string, signal: AbortSignal | undefined): 
   await runCommand(['sync', '--file-system', directory], { ms: 300_000, signal });
 }
 
-/** Keeps the names that an equal image had before. */
-function merge(old: ImageRecord, made: ImageRecord): ImageRecord {
-  const names = new Set([...made.aliases, old.name, ...old.aliases]);
-  names.delete(made.name);
-  return { ...made, aliases: [...names], recipeHash: made.recipeHash ?? old.recipeHash };
+/** One content has one name: a second one would vanish, or take the image along, when the other is removed. */
+function refuseOtherName(there: ImageRecord, { name }: Described): void {
+  if (there.name === name) return;
+  throw new CarrelError('name_taken', `the image that would be ${name} is here already, as ${there.name}`, {
+    hint: `use ${there.name}, or remove it first: carrel image rm ${there.name}`,
+  });
 }
 
 /**
- * Turns `workspace/image` (see `stageRoot`) into `images/<hash>`. An equal image that is there already
- * stays, and gets the new name beside its old ones.
+ * Turns `workspace/image` (see `stageRoot`) into `images/<hash>`. An equal image that is there already under this
+ * name stays; under another one it is `name_taken`.
  */
 export async function publish(
   layout: Layout,
@@ -62,12 +63,8 @@ export async function publish(
   }
   const there = await readImage(layout, hash);
   if (!there) throw new CarrelError('internal', `image ${hash} was removed while it was being made`);
-  if (there.createdAt !== made.createdAt || there.name !== made.name)
-    await writeRecord(place, merge(recordOf(there), made));
+  refuseOtherName(there, described);
+  // The same content, newly described.
+  if (there.createdAt !== made.createdAt) await writeRecord(place, made);
   return (await readImage(layout, hash)) ?? there;
-}
-
-function recordOf(image: Image): ImageRecord {
-  const { directory: _directory, path: _path, ...record } = image;
-  return record;
 }

@@ -58,8 +58,10 @@ async function follow(
   const read = async (): Promise<void> => {
     for await (const chunk of response.body ?? []) {
       text += Buffer.from(chunk).toString();
-      seen.ids = [...text.matchAll(/^id: (\d+)\nevent: /gm)].map(([, id]) => Number(id));
-      seen.kinds = [...text.matchAll(/^event: (.*)$/gm)].map(([, kind = '']) => kind);
+      // whole lines only: a chunk may end anywhere
+      const events = [...text.matchAll(/^id: (\d+)\nevent: (.*)\n/gm)];
+      seen.ids = events.map(([, id]) => Number(id));
+      seen.kinds = events.map(([, , kind = '']) => kind);
       if (seen.ids.length >= count) return;
     }
   };
