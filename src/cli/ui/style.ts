@@ -52,6 +52,7 @@ export function printable(text: string): string {
   );
 }
 
+// Our own colour codes: they begin with ESC, so the pattern has to.
 // oxlint-disable-next-line no-control-regex
 const escapes = /\u001B\[[0-9;]*m/g;
 
