@@ -81,7 +81,15 @@ export async function openLocalMachines(options: LocalMachinesOptions): Promise<
         image: hash,
         limits: limitsSchema.parse({}),
         uidSlot: firstUidSlot + ((Number.parseInt(options.instance.slice(-6), 16) + count) % uidSlots),
-        network: { address: formatAddress(address), prefix, gateway: fabric.gateway, mac: macOf(address) },
+        network: {
+          name: 'default',
+          address: formatAddress(address),
+          prefix,
+          gateway: fabric.gateway,
+          mac: macOf(address),
+          bytesPerSecond: null,
+        },
+        sshKeys: [],
       };
       await mkdir(spec.directory, { recursive: true, mode: 0o711 });
       await using machine = new AsyncDisposableStack();

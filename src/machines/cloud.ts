@@ -6,6 +6,7 @@ import type { DriverName } from '#contract/schemas/machines.ts';
 import type { Machine as Row } from '#store/machines.ts';
 import type { Db } from '#store/schema.ts';
 import type { Driver, MachineSpec, RunningMachine } from './driver.ts';
+import type { Drivers } from './drivers/table.ts';
 import type { Living } from './living.ts';
 import type { MachineLocks } from './locks.ts';
 import { configOf, driverOf, limitsOf } from './rows.ts';
@@ -19,7 +20,7 @@ export interface CloudNetwork {
 
 export interface Cloud {
   readonly db: Db;
-  readonly drivers: Readonly<Record<DriverName, Driver>>;
+  readonly drivers: Drivers;
   readonly living: Living;
   readonly locks: MachineLocks;
   /** Where each machine has its directory. */
@@ -37,7 +38,13 @@ export interface Cloud {
 }
 
 export function driverFor(cloud: Cloud, row: Pick<Row, 'driver'>): Driver {
-  return cloud.drivers[driverOf(row)];
+  return driverNamed(cloud, driverOf(row));
+}
+
+export function driverNamed({ drivers }: Pick<Cloud, 'drivers'>, name: DriverName): Driver {
+  const driver = drivers[name];
+  if (driver) return driver;
+  throw new CarrelError('driver_unsupported', `this cloud has no machines of kind ${name}`);
 }
 
 /**
@@ -65,7 +72,15 @@ export async function specOf(cloud: Cloud, row: Row): Promise<MachineSpec> {
     image: configOf(row).imageHash,
     limits: limitsOf(row),
     uidSlot: row.uid_slot,
-    network: { address: row.address, prefix, gateway, mac: row.mac },
+    network: {
+      name: 'default',
+      address: row.address,
+      prefix,
+      gateway,
+      mac: row.mac,
+      bytesPerSecond: null,
+    },
+    sshKeys: configOf(row).sshKeys,
   };
 }
 

@@ -27,6 +27,7 @@ export const capabilities = [
   'stats',
   'snapshot',
   'clone',
+  'password',
 ] as const;
 export type Capability = (typeof capabilities)[number];
 
@@ -44,17 +45,40 @@ export interface MachineSpec {
   /** Which block of 65,536 host user ids is its own. */
   readonly uidSlot: number;
   readonly network: {
+    /** Its name in the fabric. */
+    readonly name: string;
     readonly address: string;
     readonly prefix: number;
     readonly gateway: string;
     readonly mac: string;
+    /** What the machine may send and receive, in bytes per second each; null: no limit. */
+    readonly bytesPerSecond: number | null;
   };
+  /** Public keys that open root's account, each one checked line of authorized_keys(5). */
+  readonly sshKeys: readonly string[];
+  /** The disk to begin with instead of the image's: another machine's, as it is or as it was in a snapshot. */
+  readonly source?: { readonly id: string; readonly directory: string; readonly snapshot: string | null };
+}
+
+/** How a machine came to run: what its user may want to know about its speed. */
+export interface Runtime {
+  /** null: no machine is emulated or virtualized (a container). */
+  readonly accelerator: 'kvm' | 'tcg' | null;
+  /** `template`: cloned from one that had booted already. */
+  readonly startedFrom: 'image' | 'template';
+  /** Why it is not faster, in a sentence; null when there is nothing to say. */
+  readonly note: string | null;
 }
 
 /** Why a machine that ran is not running any more. */
 export interface EndReport {
   readonly end: ProgramEnd | null;
   readonly outOfMemory: boolean;
+}
+
+export interface SnapshotFacts {
+  /** What it holds on the host's disk by itself. */
+  readonly bytes: number;
 }
 
 /** Text that grows at its end and is kept with absolute offsets: first and last MiB. */
@@ -102,6 +126,7 @@ export interface FileRead {
 export interface RunningMachine {
   /** Its first process as the host sees it. */
   readonly process: { readonly pid: number; readonly startTime: string };
+  readonly runtime: Runtime;
   /** Resolves when its first process has ended, whoever ended it. */
   readonly ended: Promise<EndReport>;
   /** Orderly, then power off after the grace time; resolves when no process is left. */
@@ -118,6 +143,8 @@ export interface RunningMachine {
   console(): Promise<Terminal>;
   readFile(path: string, options: { maxBytes: number }): Promise<FileRead>;
   writeFile(path: string, bytes: Uint8Array, options: { mode: number }): Promise<void>;
+  /** Gives root a new random password, and returns it: it is kept nowhere that a user can read. */
+  resetPassword(): Promise<string>;
   stats(): Promise<Stats>;
   release(): void;
 }
@@ -141,6 +168,12 @@ export interface Driver {
   tidy(spec: MachineSpec): Promise<void>;
   /** Everything, disk included; the machine is not running. */
   remove(spec: MachineSpec): Promise<void>;
+  /** The disk as it is now, under this name; of a running machine as after a power cut. Repeatable. */
+  snapshot(spec: MachineSpec, snapshot: string, running: RunningMachine | undefined): Promise<SnapshotFacts>;
+  /** The disk as it was; the machine is stopped. The snapshot stays. Repeatable. */
+  restore(spec: MachineSpec, snapshot: string): Promise<void>;
+  /** Forgets a snapshot; nothing happens if there is none. */
+  dropSnapshot(spec: MachineSpec, snapshot: string, running: RunningMachine | undefined): Promise<void>;
   /** A program started by `exec`: its output is there as long as the directory. */
   openExec(spec: Pick<MachineSpec, 'id' | 'directory'>, execId: string): Promise<Terminal>;
   /** Throws away what is kept of a program that has ended. */
@@ -153,8 +186,12 @@ export interface Driver {
 
 /** Refuses what the driver cannot do. */
 export function requireCapability(driver: Driver, capability: Capability): void {
-  if (driver.capabilities[capability]) return;
-  throw new CarrelError('driver_unsupported', `machines of kind ${driver.name} do not offer ${capability}`, {
-    details: { driver: driver.name, capability },
+  if (!driver.capabilities[capability]) throw unsupported(driver.name, capability);
+}
+
+/** What a driver answers that is asked for what it has not. */
+export function unsupported(driver: DriverName, capability: Capability): CarrelError {
+  return new CarrelError('driver_unsupported', `machines of kind ${driver} do not offer ${capability}`, {
+    details: { driver, capability },
   });
 }

@@ -167,6 +167,29 @@ export async function writeInside(
   }
 }
 
+/** Makes a directory; false if there is something of that name already, which stays as it is. */
+export async function makeDirectoryInside(
+  pid: number,
+  path: string,
+  { mode, owner }: { mode: number; owner: number },
+): Promise<boolean> {
+  using root = rootOf(pid);
+  const { directory, base } = splitPath(path);
+  using parent = openInside(root, directory, O_PATH | O_DIRECTORY);
+  if (!parent) throw new CarrelError('not_found', `there is no directory ${directory} in the machine`);
+  await requireStorage(parent, path);
+  const made = trySyscall('mkdirat', parent.fd, cString(base), mode);
+  if (made < 0) {
+    const error = syscallError('mkdirat', made, path);
+    if (syscallErrno(error) === 'EEXIST') return false;
+    throw syscallErrno(error) === 'ENOSPC' ? full(path, error) : error;
+  }
+  // whatever has that name by now: not through a link, and only if it is a directory
+  using found = openInside(parent, base, O_DIRECTORY | O_NOFOLLOW);
+  if (found) syscall('fchown', found.fd, owner, owner);
+  return true;
+}
+
 async function writeAll(file: FileHandle, bytes: Uint8Array, path: string): Promise<void> {
   try {
     for (let at = 0; at < bytes.length;)

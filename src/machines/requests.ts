@@ -21,18 +21,11 @@ import {
 } from '#store/machines.ts';
 import type { Tx } from '#store/schema.ts';
 import type { Actor, RequestInfo } from '#base/actor.ts';
-import type { Cloud } from './cloud.ts';
+import { type Cloud, driverFor, driverNamed } from './cloud.ts';
 import { requireCapability } from './driver.ts';
 import { eventOf, jobKey, jobKindOf } from './jobs.ts';
 import { requireQuota } from './quota.ts';
-import {
-  activityOf,
-  changeMachine,
-  configJson,
-  driverOf,
-  limitsToStore,
-  type MachineConfig,
-} from './rows.ts';
+import { activityOf, changeMachine, configJson, limitsToStore, type MachineConfig } from './rows.ts';
 import { activityOfVerb, decide, type Verb } from './state.ts';
 
 export interface Accepted {
@@ -70,7 +63,7 @@ export async function insertWhole(
 ) {
   const network = await cloud.network();
   const imageRow = await selectOptionalImageByName(tx, image.name);
-  const config = { image: wanted.image, imageHash: image.hash, start: wanted.start };
+  const config = { image: wanted.image, imageHash: image.hash, start: wanted.start, sshKeys: [] };
   const row = await insertMachine(tx, {
     name: wanted.name,
     owner_id: ownerId,
@@ -105,7 +98,7 @@ export async function requestCreate(
   { courseId = null, labId = null, requestId }: CreateOptions = {},
 ): Promise<Accepted> {
   const image = await requireImage(wanted.image);
-  await cloud.drivers[wanted.driver].validate(wanted, image);
+  await driverNamed(cloud, wanted.driver).validate(wanted, image);
   const accepted = await transaction(cloud.db, async (tx) => {
     await requireQuota(tx, actor.id, wanted.limits);
     const row = await insertWhole(tx, cloud, { ownerId: actor.id, wanted, image, courseId, labId });
@@ -141,7 +134,7 @@ export async function requestVerb(
 ): Promise<Accepted> {
   const { job, began } = await transaction(cloud.db, async (tx) => {
     const row = await selectMachineForUpdate(tx, id);
-    if (verb === 'pause' || verb === 'resume') requireCapability(cloud.drivers[driverOf(row)], 'pause');
+    if (verb === 'pause' || verb === 'resume') requireCapability(driverFor(cloud, row), 'pause');
     const options = { requester: actor?.id ?? null, requestId: requestId ?? null, resources: [id] };
     const decision = decide({ state: row.state, activity: activityOf(row) }, verb);
     if (decision.kind === 'refused')

@@ -13,6 +13,8 @@ const configSchema = z.strictObject({
   image: z.string(),
   /** The content it was made of: an image of the same name built later is another one. */
   imageHash: z.string(),
+  /** Lines of authorized_keys(5), checked. */
+  sshKeys: z.array(z.string()).default([]),
   /** Start it once it is made. */
   start: z.boolean(),
   /** Lives for one piece of work of this process only; removed when its creator is gone. */

@@ -17,7 +17,7 @@ export const activity = z.enum([
 ]);
 export type Activity = z.infer<typeof activity>;
 
-export const driverName = z.enum(['container']);
+export const driverName = z.enum(['container', 'qemu']);
 export type DriverName = z.infer<typeof driverName>;
 
 /** Every machine has limits; these are the defaults of a container. */

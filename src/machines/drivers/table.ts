@@ -17,10 +17,9 @@ export interface DriverHost {
   readonly instance: string;
 }
 
-const drivers = {
-  container: createContainerDriver,
-} as const satisfies Record<DriverName, (host: DriverHost) => Driver>;
+/** Those that this build has. */
+export type Drivers = Readonly<Partial<Record<DriverName, Driver>> & Record<'container', Driver>>;
 
-export function createDrivers(host: DriverHost): Record<DriverName, Driver> {
-  return { container: drivers.container(host) };
+export function createDrivers(host: DriverHost): Drivers {
+  return { container: createContainerDriver(host) };
 }

@@ -17,11 +17,20 @@ import {
   type Keeper,
   readExitReport,
 } from '#isolate/machine.ts';
-import type { Driver, EndReport, MachineSpec, RunningMachine } from '../../driver.ts';
+import {
+  type Capability,
+  type Driver,
+  type EndReport,
+  type MachineSpec,
+  type RunningMachine,
+  type Runtime,
+  unsupported,
+} from '../../driver.ts';
 import type { DriverHost } from '../table.ts';
 import { introduce } from './identity.ts';
 import { isFrozen, observe } from './observe.ts';
 import { answers, keepProgram, openConsole, runProgram } from './programs.ts';
+import { changePassword } from './password.ts';
 import { uidBaseOf } from './spec.ts';
 import { prepareContainer, startPrepared, type StartParts } from './start.ts';
 import { killContainer, removeDisk, stopContainer, tidyContainer } from './stop.ts';
@@ -54,6 +63,7 @@ export function createContainerDriver(host: DriverHost): Driver {
       stats: true,
       snapshot: false,
       clone: false,
+      password: true,
     },
     async validate(request, image) {
       validateContainer(request, image);
@@ -75,6 +85,9 @@ export function createContainerDriver(host: DriverHost): Driver {
       await tidyContainer(spec, host);
       await removeDisk(spec, host);
     },
+    snapshot: refuse('snapshot'),
+    restore: refuse('snapshot'),
+    dropSnapshot: refuse('snapshot'),
     openExec: ({ directory }, execId) => openKept(directory, execId),
     dropExec: ({ directory }, execId) =>
       rm(execPaths(directory, execId).folder, { recursive: true, force: true }),
@@ -87,6 +100,10 @@ export function createContainerDriver(host: DriverHost): Driver {
     },
   };
 }
+
+const refuse = (capability: Capability) => async (): Promise<never> => {
+  throw unsupported('container', capability);
+};
 
 /** A keeper that hangs is out of reach, like one whose socket is gone. */
 async function reach({ directory, name }: MachineSpec): Promise<Keeper | undefined> {
@@ -117,6 +134,9 @@ function groupsOf({ instance }: DriverHost): string[] {
   );
 }
 
+/** The host's own processors run it, and nothing was started ahead of it. */
+const runtime: Runtime = { accelerator: null, startedFrom: 'image', note: null };
+
 function runningContainer(keeper: Keeper, spec: MachineSpec, { instance }: DriverHost): RunningMachine {
   const layout = readCgroupLayout();
   const group = containerGroup(instance, spec.id, layout);
@@ -130,6 +150,7 @@ function runningContainer(keeper: Keeper, spec: MachineSpec, { instance }: Drive
   keeper.console.onOutput(() => undefined); // what init says is recorded; nobody waits for it here
   return {
     process: { pid: keeper.initPid, startTime: keeper.initStartTime },
+    runtime,
     ended,
     async stop(options) {
       if (frozen) await thaw(); // the frozen hear no signal
@@ -149,6 +170,7 @@ function runningContainer(keeper: Keeper, spec: MachineSpec, { instance }: Drive
     readFile: (path, options) => readInside(keeper.initPid, path, options),
     writeFile: (path, bytes, { mode }) =>
       writeInside(keeper.initPid, path, bytes, { mode, owner: uidBaseOf(spec) }),
+    resetPassword: () => changePassword(keeper),
     stats: () => observe(spec.id, keeper.initPid, group.usage()),
     release: () => keeper.close(),
   };
