@@ -211,7 +211,7 @@ async function verifyRows({ db }: Store, acknowledged: ReadonlyMap<string, Ackno
 }
 
 /** Rows that stand for something that is not there. */
-async function danglingRows({ db }: Store): Promise<unknown> {
+async function danglingRows({ db }: Store): Promise<Record<string, number>> {
   const { rows } = await sql<Record<string, number>>`
     select
       (select count(*) from jobs where state in ('queued', 'running')) as jobs,
@@ -220,7 +220,7 @@ async function danglingRows({ db }: Store): Promise<unknown> {
         where m.id is null) as addresses,
       (select count(*) from machines where activity is not null) as activities,
       (select count(*) from images where state = 'building') as images`.execute(db);
-  return rows[0];
+  return rows[0] ?? assert.fail();
 }
 
 test(
@@ -304,6 +304,10 @@ test(
           },
           { everyMs: 200 },
         );
+        await until(30_000, 'the machines of dead workers to be gone', async () => {
+          const rows = await danglingRows(cloud.store());
+          return Number(rows['gradingMachines']) === 0 ? true : undefined;
+        });
         await verifyRows(cloud.store(), acknowledged);
         assert.equal(await bootOf(), boot, 'the machine lives on, with the same first process');
       };

@@ -48,21 +48,27 @@ export async function reconcileSome(cloud: Cloud): Promise<ReconcileReport> {
   const held = new Set(cloud.living.ids());
   const rows = await cloud.db
     .selectFrom('machines')
-    .select(['id', 'state', 'activity', 'expires_at'])
+    .select(['id', 'state', 'activity', 'expires_at', 'submission_id'])
     .where('deleted_at', 'is', null)
     .where((eb) =>
       eb.or([
         eb('activity', 'is not', null),
         eb('state', 'in', ['running', 'paused']),
         eb('expires_at', '<', new Date()),
+        // made for one piece of work, it is gone when that is done, however it ended
+        eb('submission_id', 'is not', null),
       ]),
     )
     .execute();
   const now = Date.now();
   const doubtful = rows.filter(
-    ({ id, activity, expires_at }) =>
+    ({ id, activity, expires_at, submission_id }) =>
       !cloud.locks.isBusy(id) &&
-      (activity !== null || !held.has(id) || (expires_at?.getTime() ?? Infinity) < now),
+      !cloud.fresh.has(id) &&
+      (activity !== null ||
+        submission_id !== null ||
+        !held.has(id) ||
+        (expires_at?.getTime() ?? Infinity) < now),
   );
   await eachOf(cloud, doubtful, async ({ id, expires_at, activity }) => {
     if (expires_at && expires_at.getTime() < now && activity !== 'deleting')
@@ -70,6 +76,22 @@ export async function reconcileSome(cloud: Cloud): Promise<ReconcileReport> {
     else await settleRow(cloud, id, report, { thorough: false });
   });
   return report;
+}
+
+/**
+ * The machines that this process made for one piece of work and could not remove, because the database or the
+ * isolation server was away just then. Nobody else may touch them while this process lives.
+ */
+export async function removeOwnLeftOvers(cloud: Cloud): Promise<void> {
+  const rows = await cloud.db
+    .selectFrom('machines')
+    .selectAll()
+    .where('deleted_at', 'is', null)
+    .where('submission_id', 'is not', null)
+    .execute();
+  const report = { adopted: 0, corrected: 0, swept: 0 };
+  const own = rows.filter((row) => configOf(row).ephemeral?.pid === process.pid && isLeftOver(cloud, row));
+  await eachOf(cloud, own, ({ id }) => settleRow(cloud, id, report, { thorough: false }));
 }
 
 async function eachOf<T extends { readonly id: string }>(

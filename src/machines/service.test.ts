@@ -3,6 +3,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
+import { sql } from 'kysely';
 import { until } from '#base/deadline.ts';
 import { isCarrelError } from '#base/errors.ts';
 import { runRequest, type ProgramEnd } from '#contract/schemas/machines.ts';
@@ -10,7 +11,7 @@ import { statOf } from '#host/processes.ts';
 import { cancelJob } from '#jobs/queue.ts';
 import { type Census, dangling, takeCensus } from '#test/harness/census.ts';
 import type { Actor } from '#base/actor.ts';
-import { type Bed, request, startBed } from './testing.ts';
+import { type Bed, openService, request, startBed } from './testing.ts';
 
 const skip = process.getuid?.() === 0 ? false : 'needs root';
 let bed: Bed;
@@ -413,3 +414,56 @@ test(
     await pause(1);
   },
 );
+
+for (const [who, reconciles] of [
+  ['the daemon', true],
+  ['a worker', false],
+] as const)
+  test(
+    `a machine for one piece of work that ${who} could not remove is removed as soon as it can be`,
+    { skip },
+    async () => {
+      const { db } = bed.store;
+      let made = '';
+      await bed.suspend(); // in one process it would take the machine for one of its own
+      {
+        await using service = await openService({
+          store: bed.store,
+          fabric: bed.fabric,
+          images: bed.images,
+          dataDirectory: bed.dataDirectory,
+          reconciles,
+        });
+        await sql`create function refuse() returns trigger language plpgsql as
+        $$ begin raise exception 'the database is away'; end $$`.execute(db);
+        await service.machines.withFreshMachine(
+          {
+            image: 'busybox',
+            ownerId: anna.id,
+            submissionId: 's-000000000001',
+            limits: { diskBytes: 32 * 2 ** 20 },
+          },
+          async (machine) => {
+            made = machine.id;
+            await sql`create trigger refuse before update on machines execute function refuse()`.execute(db);
+          },
+        );
+        const left = await db
+          .selectFrom('machines')
+          .select(['id', 'state'])
+          .where('submission_id', 'is not', null)
+          .where('deleted_at', 'is', null)
+          .execute();
+        assert.deepEqual(left, [{ id: made, state: 'running' }]);
+        await sql`drop function refuse cascade`.execute(db);
+        await until(15_000, 'the machine to be removed', async () =>
+          (await db.selectFrom('machines').select('deleted_at').where('id', '=', made).executeTakeFirst())
+            ?.deleted_at
+            ? true
+            : undefined,
+        );
+      }
+      await bed.resume();
+      assert.ok(!readdirSync(join(bed.dataDirectory, 'machines')).includes(made));
+    },
+  );

@@ -13,7 +13,7 @@ import { createHash } from 'node:crypto';
 import { realpathSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { sleep } from '#base/deadline.ts';
+import { sleep, within } from '#base/deadline.ts';
 import { messageOf } from '#base/errors.ts';
 import { silent, type Logger } from '#base/log.ts';
 import type { Machine, NewMachine } from '#contract/schemas/machines.ts';
@@ -33,7 +33,7 @@ import { machineJobs } from './jobs.ts';
 import { openViews, type Views } from './list.ts';
 import { openLiving } from './living.ts';
 import { openLocks } from './locks.ts';
-import { reconcileAll, reconcileSome } from './reconcile.ts';
+import { reconcileAll, reconcileSome, removeOwnLeftOvers } from './reconcile.ts';
 import {
   type Accepted,
   type CreateOptions,
@@ -85,6 +85,8 @@ export function instanceOf(dataDirectory: string): string {
 
 /** How long opening waits for the first pass; it goes on afterwards. */
 const firstPassMs = 3000;
+/** How long closing waits for machines of this process's own work to be removed. */
+const lastPassMs = 5000;
 
 export async function openMachines({
   db,
@@ -143,7 +145,7 @@ export async function openMachines({
         log.warn('machines could not be reconciled', { error: messageOf(error) }),
       );
     });
-  }
+  } else passes = everyFew(reconcileEveryMs, signal, () => removeLeftOvers(cloud));
 
   return {
     ...openInside(cloud),
@@ -170,6 +172,9 @@ export async function openMachines({
     async close() {
       stop();
       await passes;
+      await within(lastPassMs, 'the machines used for grading to be removed', removeLeftOvers(cloud)).catch(
+        () => undefined, // the daemon's next reconciliation does it
+      );
       execs.detachAll();
       cloud.living.close();
     },
@@ -196,6 +201,12 @@ async function reconcileFabric({ db, log }: Cloud, fabric: Fabric): Promise<void
   );
   const { removed, missing } = await fabric.reconcile(wires);
   log.info('fabric reconciled', { wires: wires.length, removed: removed.length, missing: missing.length });
+}
+
+async function removeLeftOvers(cloud: Cloud): Promise<void> {
+  await removeOwnLeftOvers(cloud).catch((error: unknown) =>
+    cloud.log.warn('machines used for grading could not be removed yet', { error: messageOf(error) }),
+  );
 }
 
 /** Remembers the first success. */

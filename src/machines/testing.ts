@@ -45,7 +45,7 @@ export interface Bed extends AsyncDisposable {
   make(actor: Actor, wanted?: Partial<NewMachine>): Promise<string>;
 }
 
-export interface ServiceParts {
+export interface ServiceParts extends AsyncDisposable {
   readonly server: ForkServer;
   readonly machines: Machines;
   readonly worker: Worker;
@@ -60,6 +60,7 @@ export async function openService({
   dataDirectory,
   log = silent,
   leaseMs = 3000,
+  reconciles = true,
 }: {
   store: Pick<Store, 'db' | 'listen'>;
   fabric: Fabric;
@@ -67,6 +68,8 @@ export async function openService({
   dataDirectory: string;
   log?: Logger;
   leaseMs?: number;
+  /** As the daemon does, and a worker does not. */
+  reconciles?: boolean;
 }): Promise<ServiceParts> {
   mkdirSync(join(dataDirectory, 'run'), { recursive: true });
   const server = await startForkServer({ socket: join(dataDirectory, 'run', 'isolate.sock'), logger: log });
@@ -77,19 +80,16 @@ export async function openService({
     images,
     dataDirectory,
     log,
+    reconciles,
     reconcileEveryMs: 500,
   });
   const worker = createWorker({ store, jobs: machines.jobs, leaseMs, heartbeatMs: leaseMs / 3, log });
-  return {
-    server,
-    machines,
-    worker,
-    async close() {
-      await worker.stop();
-      await machines.close();
-      await server.close();
-    },
+  const close = async (): Promise<void> => {
+    await worker.stop();
+    await machines.close();
+    await server.close();
   };
+  return { server, machines, worker, close, [Symbol.asyncDispose]: close };
 }
 
 let counter = 0;
