@@ -6,6 +6,7 @@
  */
 import { existsSync, writeFileSync } from 'node:fs';
 import { CarrelError } from '#base/errors.ts';
+import type { Fd } from '#host/fds.ts';
 import { syscallErrno } from '#host/syscalls.ts';
 import {
   type Cidr,
@@ -21,6 +22,7 @@ import { netnsOf, inNetns } from './netns.ts';
 import { type Links, openLinks } from './netlink/links.ts';
 import { NETLINK_NETFILTER } from './netlink/elements.ts';
 import { openNetlink } from './netlink/socket.ts';
+import { openTap } from './tap.ts';
 import { type Port, applyRules, applyStaticRules, onlyPorts, openPorts } from './rules.ts';
 
 /** One machine's place in the fabric: what the database knows of it. */
@@ -38,6 +40,19 @@ export interface PlugOptions extends Wire {
   readonly pid: number;
   /** Also give the machine's end its address, default route and loopback (default), from outside. */
   readonly configure?: boolean;
+}
+
+export interface TapOptions extends Wire {
+  /** Its name in the fabric; default `t-` and the last twelve characters of the machine's id. */
+  readonly tap?: string;
+}
+
+/** The wire of a virtual machine. */
+export interface PluggedTap {
+  /** For `-netdev tap,fd=N`; whoever asked closes it when QEMU has it. The wire ends with its last descriptor. */
+  readonly fd: Fd;
+  /** Its name in the fabric. */
+  readonly link: string;
 }
 
 /** Never the way out: the host's own metadata service, and networks that are private to the host's site. */
@@ -71,6 +86,8 @@ export interface Fabric extends Disposable {
   readonly gateway: string;
   /** Puts a machine's wire in. Doing it again replaces the wire. */
   plug(options: PlugOptions): Promise<void>;
+  /** The same with a TAP device instead of a wire: for a virtual machine. */
+  plugTap(options: TapOptions): Promise<PluggedTap>;
   /** Takes it out; nothing happens if there is none. */
   unplug(machineId: string): Promise<void>;
   /**
@@ -88,6 +105,11 @@ export function linkOf(machineId: string): string {
   if (!/^v-[\w]{1,12}$/.test(link))
     throw new CarrelError('internal', `${JSON.stringify(machineId)} is no machine id`);
   return link;
+}
+
+/** The same for a virtual machine, whose wire is a TAP device: `t-`. */
+export function tapOf(machineId: string): string {
+  return linkOf(machineId).replace('v-', 't-');
 }
 
 function setSysctl(name: string, value: string): void {
@@ -156,11 +178,11 @@ export async function openFabric(options: FabricOptions = {}): Promise<Fabric> {
   const links = openLinks();
   const filter = openNetlink(NETLINK_NETFILTER);
   const ports = openPorts(filter);
-  const portOf = ({ machineId, address, mac, owner }: Wire): Port => {
+  const portOf = ({ machineId, address, mac, owner }: Wire, link = linkOf(machineId)): Port => {
     const number = parseAddress(address);
     if (!contains(network, number) || number === gateway)
       throw new CarrelError('internal', `${address} is no machine's address in ${formatCidr(network)}`);
-    return { link: linkOf(machineId), mac, address: number, owner };
+    return { link, mac, address: number, owner };
   };
   const close = (): void => {
     links.close();
@@ -184,27 +206,43 @@ export async function openFabric(options: FabricOptions = {}): Promise<Fabric> {
       if (configure) await configureMachine(pid, port.address, network);
     } catch (error) {
       await unplug(wire.machineId);
-      if (syscallErrno(error) !== 'EXFULL') throw error;
-      throw new CarrelError('no_capacity', 'The network is full: a bridge has room for 1023 machines', {
-        cause: error,
-      });
+      throw cannotPlug(error);
+    }
+  };
+  const plugTap = async (wire: TapOptions): Promise<PluggedTap> => {
+    const port = portOf(wire, wire.tap ?? tapOf(wire.machineId));
+    await links.delete(port.link); // of an earlier start, whose QEMU is ending
+    await ports.allow(port);
+    let fd: Fd | undefined;
+    try {
+      fd = openTap(port.link);
+      await links.configure(port.link, { mtu: 1500, master: bridgeIndex, alias: wire.machineId, up: true });
+      return { fd, link: port.link };
+    } catch (error) {
+      fd?.close();
+      await unplug(wire.machineId);
+      throw cannotPlug(error);
     }
   };
   const unplug = async (machineId: string): Promise<void> => {
-    await ports.silence(linkOf(machineId));
-    await links.delete(linkOf(machineId));
+    for (const link of [linkOf(machineId), tapOf(machineId)]) {
+      await ports.silence(link);
+      await links.delete(link);
+    }
   };
   const reconcile = async (known: readonly Wire[]): Promise<{ removed: string[]; missing: string[] }> => {
-    const all = known.map(portOf);
-    const wanted = new Set(all.map(({ link }) => link));
     const present = (await links.list())
-      .filter(({ master, name }) => master === bridgeIndex && name.startsWith('v-'))
+      .filter(({ master }) => master === bridgeIndex)
       .map(({ name }) => name);
+    const placeOf = ({ machineId }: Wire): string =>
+      present.includes(tapOf(machineId)) ? tapOf(machineId) : linkOf(machineId);
+    const all = known.map((wire) => portOf(wire, placeOf(wire)));
+    const wanted = new Set(all.map(({ link }) => link));
     const removed = present.filter((name) => !wanted.has(name));
     for (const name of removed) await links.delete(name);
     await applyRules(rules + onlyPorts(all));
     ports.remember(all);
-    const missing = known.filter(({ machineId }) => !present.includes(linkOf(machineId)));
+    const missing = known.filter((wire) => !present.includes(placeOf(wire)));
     return { removed, missing: missing.map(({ machineId }) => machineId) };
   };
 
@@ -212,11 +250,19 @@ export async function openFabric(options: FabricOptions = {}): Promise<Fabric> {
     network,
     gateway: formatAddress(gateway),
     plug,
+    plugTap,
     unplug,
     reconcile,
     close,
     [Symbol.dispose]: close,
   };
+}
+
+function cannotPlug(error: unknown): unknown {
+  if (syscallErrno(error) !== 'EXFULL') return error;
+  return new CarrelError('no_capacity', 'The network is full: a bridge has room for 1023 machines', {
+    cause: error,
+  });
 }
 
 /** The machine's end: loopback, address, default route. Done from outside, so the image needs no tools for it. */

@@ -40,6 +40,8 @@ export const linkAttributes = {
   protocolInfo: 12,
   info: 18,
   netnsPid: 19,
+  alias: 20,
+  stats64: 23,
   netnsFd: 28,
 } as const;
 

@@ -28,6 +28,8 @@ export interface Link {
   readonly up: boolean;
   /** Index of the bridge it is a port of. */
   readonly master: number | undefined;
+  /** The note that `configure` left. */
+  readonly alias: string | undefined;
 }
 
 /** Where a link goes: a process's network namespace, by pid or by an open descriptor. */
@@ -90,7 +92,16 @@ function parseLink(bytes: Uint8Array): Link | undefined {
     mtu: readU32(attributes.get(linkAttributes.mtu)) ?? 0,
     up: (bits & linkFlags.up) !== 0,
     master: readU32(attributes.get(linkAttributes.master)),
+    alias: readText(attributes.get(linkAttributes.alias)),
   };
+}
+
+export interface LinkSettings {
+  readonly mtu?: number;
+  readonly master?: number;
+  /** At most 255 bytes (linux/if.h IFALIASZ). */
+  readonly alias?: string;
+  readonly up?: boolean;
 }
 
 export interface Links extends Disposable {
@@ -105,6 +116,8 @@ export interface Links extends Disposable {
     mtu?: number;
     peer: { netns: NetnsOf; name: string; mac: string };
   }): Promise<void>;
+  /** What a link can be told in one request: MTU, the bridge it is a port of, a note for whoever finds it, up. */
+  configure(name: string, options: LinkSettings): Promise<void>;
   setUp(name: string): Promise<void>;
   setMaster(name: string, master: number): Promise<void>;
   /** Flags of a bridge's port; unnamed ones stay as they are. */
@@ -203,6 +216,14 @@ export function openLinks(socket: NetlinkSocket = openNetlink(NETLINK_ROUTE)): L
         ]),
         { object: `wire ${name}`, flags: flags.create | flags.excl },
       );
+    },
+    async configure(name, { mtu, master, alias, up = false }) {
+      const attributes: Attribute[] = [];
+      if (mtu !== undefined) attributes.push({ type: linkAttributes.mtu, value: { u32: mtu } });
+      if (master !== undefined) attributes.push({ type: linkAttributes.master, value: { u32: master } });
+      if (alias !== undefined)
+        attributes.push({ type: linkAttributes.alias, value: { bytes: Buffer.from(alias) } });
+      await set(name, linkHeader({ up }), attributes);
     },
     setUp: async (name) => await set(name, linkHeader({ up: true }), []),
     setMaster: async (name, master) =>

@@ -1,0 +1,145 @@
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import { until } from '#base/deadline.ts';
+import { launch, launchOk } from '#host/launch.ts';
+import { type Netbed, enterNetns, linkNames, makeNetns, netnsLeft } from '#test/netbed.ts';
+import { type TapGuest, makeGuest } from '#test/tapguest.ts';
+import { macOf, parseAddress } from './addresses.ts';
+import { type Fabric, type Wire, openFabric, tapOf } from './fabric.ts';
+import { type FabricNamespace, openNamespace, processesIn } from './namespace.ts';
+
+const root = process.getuid?.() === 0;
+const skip = root ? false : 'needs root';
+const links = linkNames();
+const directory = mkdtempSync(join(tmpdir(), 'tap-'));
+const stack = new AsyncDisposableStack();
+let namespace: FabricNamespace;
+let fabric: Fabric;
+let vm: TapGuest;
+let container: Netbed;
+
+function wireOf(number: number, owner: string): Wire {
+  const address = `192.168.0.${number}`;
+  const machineId = `m-${String(number).padStart(12, '0')}`;
+  return { machineId, address, mac: macOf(parseAddress(address)), owner };
+}
+
+async function rules(): Promise<string> {
+  return (await launchOk(['nft', 'list', 'ruleset'])).stdout.toString();
+}
+
+before(async () => {
+  if (!root) return;
+  namespace = await openNamespace({ runDirectory: directory });
+  enterNetns(namespace.holder.pid);
+  fabric = stack.use(await openFabric());
+  const wire = wireOf(2, 'anna');
+  vm = stack.use(await makeGuest({ ...wire, gateway: '192.168.0.1' }));
+  const { fd, link } = await fabric.plugTap(wire);
+  assert.equal(link, tapOf(wire.machineId));
+  await vm.powerOn(fd);
+  container = stack.use(await makeNetns());
+  await fabric.plug({ ...wireOf(3, 'anna'), pid: container.pid });
+});
+
+after(async () => {
+  if (!root) return;
+  await stack.disposeAsync();
+  await namespace.end();
+  rmSync(directory, { recursive: true });
+  enterNetns(process.ppid);
+  assert.deepEqual(netnsLeft(), []);
+  assert.deepEqual(processesIn(namespace.netns), []);
+  assert.deepEqual(linkNames(), links);
+});
+
+test(
+  'a virtual machine reaches its gateway and the machines of its owner, whatever they are',
+  { skip },
+  async () => {
+    await until(5000, 'the first answer', async () => ((await vm.pings('192.168.0.1')) ? true : undefined));
+    assert.ok(await vm.pings('192.168.0.3'));
+    assert.ok(await container.pings('192.168.0.2'));
+    await launchOk(['busybox', 'ping', '-c1', '-W1', '192.168.0.2']);
+  },
+);
+
+test('a virtual machine and one of another owner do not reach each other', { skip }, async () => {
+  await using stranger = await makeGuest({ ...wireOf(4, 'ben'), gateway: '192.168.0.1' });
+  const { fd } = await fabric.plugTap(wireOf(4, 'ben'));
+  await stranger.powerOn(fd);
+  await until(5000, 'the first answer', async () =>
+    (await stranger.pings('192.168.0.1')) ? true : undefined,
+  );
+  assert.equal(await stranger.pings('192.168.0.2'), false);
+  assert.equal(await vm.pings('192.168.0.4'), false);
+  assert.equal(await stranger.pings('192.168.0.3'), false);
+  await fabric.unplug(wireOf(4, 'ben').machineId);
+});
+
+test('a virtual machine speaks with its own addresses only', { skip }, async () => {
+  await vm.run('ip', 'addr', 'add', '192.168.0.77/16', 'dev', 'eth0');
+  const spoofed = await vm.run('busybox', 'ping', '-c1', '-W1', '-I', '192.168.0.77', '192.168.0.1');
+  assert.notEqual(spoofed.status, 0);
+  await vm.run('ip', 'addr', 'del', '192.168.0.77/16', 'dev', 'eth0');
+  assert.ok(await vm.pings('192.168.0.1'));
+});
+
+test(
+  'the wire of a virtual machine ends with the process that holds it, and unplugging takes its rules',
+  { skip },
+  async () => {
+    const earlier = await rules();
+    const wire = wireOf(5, 'anna');
+    const tap = tapOf(wire.machineId);
+    await using guest = await makeGuest(wire);
+    const { fd } = await fabric.plugTap(wire);
+    await guest.powerOn(fd);
+    assert.ok((await rules()).includes(tap));
+    assert.equal((await launch(['ip', 'link', 'show', tap])).status, 0);
+    await guest.holder?.stop({ graceMs: 0 });
+    await until(5000, 'the wire to go', async () =>
+      (await launch(['ip', 'link', 'show', tap])).status === 0 ? undefined : true,
+    );
+    await fabric.unplug(wire.machineId);
+    assert.equal(await rules(), earlier);
+  },
+);
+
+test(
+  'plugging a virtual machine again takes the device from a process that still holds it',
+  { skip },
+  async () => {
+    const wire = wireOf(6, 'anna');
+    await using first = await makeGuest({ ...wire, gateway: '192.168.0.1' });
+    await using second = await makeGuest({ ...wire, gateway: '192.168.0.1' });
+    await first.powerOn((await fabric.plugTap(wire)).fd);
+    await second.powerOn((await fabric.plugTap(wire)).fd);
+    await until(5000, 'the first answer', async () =>
+      (await second.pings('192.168.0.1')) ? true : undefined,
+    );
+    assert.equal(await first.pings('192.168.0.1'), false);
+    await fabric.unplug(wire.machineId);
+  },
+);
+
+test(
+  'a fabric that is opened again keeps the wires of living virtual machines and drops the others',
+  { skip },
+  async () => {
+    const stray = await fabric.plugTap(wireOf(9, 'carl'));
+    using again = await openFabric();
+    const { removed, missing } = await again.reconcile([
+      wireOf(2, 'anna'),
+      wireOf(3, 'anna'),
+      wireOf(10, 'dora'),
+    ]);
+    stray.fd.close();
+    assert.deepEqual(removed, [stray.link]);
+    assert.deepEqual(missing, [wireOf(10, 'dora').machineId]);
+    assert.ok(await vm.pings('192.168.0.3'));
+  },
+);
