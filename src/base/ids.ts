@@ -18,6 +18,7 @@ export const idPrefixes = {
   exec: 'x',
   image: 'i',
   network: 'n',
+  snapshot: 'sn',
 } as const;
 
 export type IdKind = keyof typeof idPrefixes;

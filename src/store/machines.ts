@@ -29,6 +29,13 @@ export interface KeeperRecord {
   readonly [more: string]: unknown;
 }
 
+/** See Runtime in machines/driver.ts. */
+export interface MachineRuntime {
+  readonly accelerator: 'kvm' | 'tcg' | null;
+  readonly startedFrom: 'image' | 'template';
+  readonly note: string | null;
+}
+
 export interface MachineTable {
   id: Fact<string>;
   name: string;
@@ -55,6 +62,13 @@ export interface MachineTable {
   keeper: NullableJson<KeeperRecord>;
   expires_at: Nullable<Date>;
   idle_stop_ms: Nullable<number>;
+  /** How it came to run; null while it does not. */
+  runtime: NullableJson<MachineRuntime>;
+  /** Running, and frozen for being idle until somebody wants something of it. */
+  asleep: Defaulted<boolean>;
+  idle_freeze_ms: Nullable<number>;
+  /** What it may send and receive in a second, each; null: no limit. */
+  bytes_per_second: Nullable<number>;
   started_at: Nullable<Date>;
   deleted_at: Nullable<Date>;
   created_at: CreatedAt;

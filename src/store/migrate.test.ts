@@ -28,7 +28,7 @@ test('every migration goes up, down to nothing, and up again to the same schema'
   const { db } = await pg.emptyStore();
   const names = await migrate(db);
   const full = await describe(db);
-  assert.equal(names.length, 4);
+  assert.ok(names.length >= 5);
   assert.deepEqual(await migrate(db), []);
   for (let version = names.length - 1; version >= 0; version -= 1) await migrate(db, version);
   assert.equal(await describe(db), '');
@@ -39,7 +39,8 @@ test('every migration goes up, down to nothing, and up again to the same schema'
 test('processes that migrate at the same time do it once', async () => {
   const first = await pg.emptyStore();
   const ran = await Promise.all([1, 2, 3, 4].map(() => migrate(first.db)));
-  assert.equal(ran.flat().length, 4);
+  assert.deepEqual(ran.flat().sort(), [...new Set(ran.flat())]);
+  assert.ok(ran.flat().length >= 5);
 });
 
 test('a version that does not exist is refused', async () => {

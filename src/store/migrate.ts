@@ -5,6 +5,7 @@ import * as people from './migrations/0001_people.ts';
 import * as jobs from './migrations/0002_jobs.ts';
 import * as machines from './migrations/0003_machines.ts';
 import * as classroom from './migrations/0004_classroom.ts';
+import * as virtual from './migrations/0005_virtual.ts';
 import type { Db } from './schema.ts';
 
 /** In order; the name of a released migration never changes. */
@@ -13,6 +14,7 @@ const migrations: Readonly<Record<string, Migration>> = {
   '0002_jobs': jobs,
   '0003_machines': machines,
   '0004_classroom': classroom,
+  '0005_virtual': virtual,
 };
 const names = Object.keys(migrations);
 

@@ -13,6 +13,7 @@ import type { LabTable, LabVersionTable } from './labs.ts';
 import type { MachineTable } from './machines.ts';
 import type { MemberTable } from './members.ts';
 import type { NetworkTable } from './networks.ts';
+import type { SnapshotTable } from './snapshots.ts';
 import type { SubmissionTable } from './submissions.ts';
 import type { TokenTable } from './tokens.ts';
 import type { UserTable } from './users.ts';
@@ -37,6 +38,7 @@ export interface Schema {
   machines: MachineTable;
   execs: ExecTable;
   blobs: BlobTable;
+  machine_snapshots: SnapshotTable;
 }
 
 /** Where a query runs: the pool, or a transaction (which is one too). */
