@@ -8,7 +8,8 @@ import { test } from 'node:test';
 import { sleep, within } from '#base/deadline.ts';
 import { isCarrelError } from '#base/errors.ts';
 import { attach, collect } from './live.ts';
-import { containerGroup, execPaths } from './machine.ts';
+import { machineGroup } from './kept.ts';
+import { execPaths } from './machine.ts';
 import { op } from './plan.ts';
 import { openSandboxes } from './sandbox.ts';
 import { startForkServer } from './server.ts';
@@ -93,7 +94,7 @@ test('a frozen machine keeps nobody waiting who attaches to its programs', { ski
   await using lab = await makeLab();
   const kept = await lab.keeper.exec({ argv: ['sleep', '8310'], keep: { id: 'e-frozen' } });
   kept.close();
-  const group = containerGroup(lab.bed.instance, lab.spec.id);
+  const group = machineGroup(lab.bed.instance, lab.spec.id);
   await group.freeze(true);
   await assert.rejects(attach(execPaths(lab.directory, 'e-frozen').socket), (error) =>
     isCarrelError(error, 'deadline_exceeded'),

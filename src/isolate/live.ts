@@ -79,7 +79,11 @@ class LiveRun implements Exec {
   readonly #onStart: PromiseWithResolvers<Started>;
   readonly #onCloned: ((pid: number) => Promise<void>) | undefined;
 
-  constructor(session: Session, operations: readonly Operation[], onCloned?: (pid: number) => Promise<void>) {
+  constructor(
+    session: Session,
+    operations: readonly Operation[],
+    { onCloned, fds }: Pick<StartOptions, 'onCloned' | 'fds'> = {},
+  ) {
     this.#session = session;
     this.#onCloned = onCloned;
     this.#settle = Promise.withResolvers();
@@ -92,6 +96,7 @@ class LiveRun implements Exec {
       operations,
       (frame) => this.#take(frame),
       (error) => this.#fail(error ?? lost()),
+      fds,
     );
   }
 
@@ -215,6 +220,8 @@ export interface StartOptions {
   readonly onCloned?: (pid: number) => Promise<void>;
   /** Wait until the run is kept: from then on it lives without us. */
   readonly kept?: boolean;
+  /** Open descriptors that go along with the plan, see `op.descriptor`. They stay the caller's to close. */
+  readonly fds?: readonly number[];
 }
 
 /** A keeper answers at once, unless it hangs or is frozen together with its machine. */
@@ -236,9 +243,9 @@ async function startedWithin(ms: number, what: string, run: LiveRun): Promise<Li
 export async function startLive(
   session: Session,
   operations: readonly Operation[],
-  { onCloned, kept = false }: StartOptions = {},
+  { kept = false, ...options }: StartOptions = {},
 ): Promise<Exec> {
-  const run = new LiveRun(session, operations, onCloned);
+  const run = new LiveRun(session, operations, options);
   return kept ? await startedWithin(keptMs, 'the program to be under way', run) : run;
 }
 

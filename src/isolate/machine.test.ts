@@ -1,24 +1,27 @@
 /** Containers and their keepers. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { existsSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, openSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { isCarrelError } from '#base/errors.ts';
 import { until } from '#base/deadline.ts';
+import { ownFd } from '#host/fds.ts';
+import { isLocked } from '#host/flock.ts';
 import { statOf } from '#host/processes.ts';
 import { attach, collect } from './live.ts';
 import {
-  adoptKeeper,
-  containerGroup,
-  containerPaths,
-  execPaths,
+  keptOperations,
+  keptPaths,
+  machineGroup,
   readExitReport,
-  releaseContainer,
-  startContainer,
-} from './machine.ts';
+  releaseMachine,
+  startKept,
+} from './kept.ts';
+import { adoptKeeper, execPaths, startContainer } from './machine.ts';
+import { op } from './plan.ts';
 import { readRecord } from './record.ts';
-import { gone, makeLab, processesWith, runIn, skip } from './testing.ts';
+import { gone, makeBed, makeLab, processesWith, runIn, skip } from './testing.ts';
 
 const MiB = 1 << 20;
 
@@ -64,7 +67,7 @@ test('limits hold for commands: they start inside the control groups', { skip },
     for (const pid of left) process.kill(pid, 'SIGKILL');
     return left.length ? undefined : true;
   });
-  const group = containerGroup(lab.bed.instance, lab.spec.id);
+  const group = machineGroup(lab.bed.instance, lab.spec.id);
   assert.ok((group.usage().processes ?? 0) <= 48);
   assert.ok(group.usage().oomKills > 0);
   const timed = await collect(await lab.keeper.exec({ argv: ['sleep', '8202.5'], limits: { wallMs: 200 } }));
@@ -154,7 +157,7 @@ test('a second copy is refused while the first lives, and the first is not hurt'
 
 test('a keeper that lives but cannot be reached is an error, not "gone"', { skip }, async () => {
   await using lab = await makeLab();
-  rmSync(containerPaths(lab.directory).socket);
+  rmSync(keptPaths(lab.directory).socket);
   await assert.rejects(adoptKeeper(lab.directory), (error) => isCarrelError(error, 'helper_failed'));
   await lab.keeper.kill();
 });
@@ -168,8 +171,8 @@ test('power off is orderly: programs get TERM, and the report is written', { ski
   lab.keeper.powerOff();
   assert.equal((await lab.keeper.ended()).exit, 0);
   assert.equal(readFileSync(join(lab.directory, 'storage/upper/said'), 'utf8'), 'bye\n');
-  assert.equal(readExitReport(containerPaths(lab.directory).report)?.exit, 0);
-  assert.equal(existsSync(containerPaths(lab.directory).socket), false);
+  assert.equal(readExitReport(keptPaths(lab.directory).report)?.exit, 0);
+  assert.equal(existsSync(keptPaths(lab.directory).socket), false);
 });
 
 test('killing leaves no process, mount or control group', { skip }, async () => {
@@ -182,13 +185,13 @@ test('killing leaves no process, mount or control group', { skip }, async () => 
   assert.equal((await report).killed, 'cancelled');
   await gone('8203.5');
   assert.equal(statOf(lab.keeper.initPid), undefined);
-  await releaseContainer(lab.bed.instance, lab.spec.id);
+  await releaseMachine(lab.bed.instance, lab.spec.id);
   assert.equal(readFileSync('/proc/self/mountinfo', 'utf8'), mounts);
 });
 
 test('the machine dies with its keeper, so the lock never lies', { skip }, async () => {
   await using lab = await makeLab();
-  const { keeper: keeperPid } = JSON.parse(readFileSync(containerPaths(lab.directory).report, 'utf8'));
+  const { keeper: keeperPid } = JSON.parse(readFileSync(keptPaths(lab.directory).report, 'utf8'));
   process.kill(Number(keeperPid), 'SIGKILL');
   assert.equal((await lab.keeper.ended()).killed, 'lost');
   await until(5000, 'init to die', () => (statOf(lab.keeper.initPid) === undefined ? true : undefined));
@@ -264,7 +267,7 @@ test('pausing stops every process, and going on resumes them', { skip }, async (
     return existsSync(path) ? readFileSync(path).length : 0;
   };
   await until(5000, 'ticks', () => (ticks() > 0 ? true : undefined));
-  const group = containerGroup(lab.bed.instance, lab.spec.id);
+  const group = machineGroup(lab.bed.instance, lab.spec.id);
   await group.freeze(true);
   const before = ticks();
   await new Promise((resolve) => setTimeout(resolve, 100));
@@ -272,3 +275,69 @@ test('pausing stops every process, and going on resumes them', { skip }, async (
   await group.freeze(false);
   await until(5000, 'more ticks', () => (ticks() > before ? true : undefined));
 });
+
+test(
+  'a kept program outside a user namespace is who the plan says, with the descriptors it was given, and a raw terminal',
+  { skip },
+  async () => {
+    await using bed = await makeBed();
+    const directory = join(bed.directory, 'm-kept');
+    mkdirSync(join(directory, 'root'), { recursive: true, mode: 0o700 });
+    using file = ownFd(openSync(join(directory, 'given'), 'w'));
+    const kept = await startKept(
+      bed.server,
+      {
+        id: 'm-kept',
+        directory,
+        limits: { processes: 8 },
+        fds: [file.fd],
+        plan: (group) => [
+          ...keptOperations(directory, group),
+          op.namespaces(['pid', 'mnt', 'uts', 'ipc', 'net']),
+          op.root(bed.root, ['nosuid', 'nodev']),
+          op.private(),
+          op.dev(['null']),
+          op.mkdir('/dev/pts', 0o755),
+          op.mount('devpts', '/dev/pts', ['nosuid', 'noexec'], 'newinstance,ptmxmode=0666'),
+          op.mount('proc', '/proc', ['nosuid', 'nodev', 'noexec']),
+          op.descriptor(5, 0),
+          op.pty(24, 80),
+          op.raw(),
+          op.pivot(),
+          op.caps('bounding'),
+          op.identity(0x6000_0001, 0x6000_0002, [7, 9]),
+          op.noNewPrivileges(),
+          ...[
+            '/bin/sh',
+            '-c',
+            'id >&5; grep ^Cap /proc/self/status >&5; ls /proc/self/fd >&5; head -c 4',
+          ].map(op.arg),
+        ],
+      },
+      { instance: bed.instance },
+    );
+    try {
+      await until(
+        5000,
+        'the shell to have written',
+        () => readFileSync(join(directory, 'given'), 'utf8').includes('5\n') || undefined,
+      );
+      kept.console.write(Buffer.from('\x03\x04a\n'));
+      assert.equal((await kept.ended()).exit, 0);
+      // no echo, no signal, no end of file, and no carriage return
+      assert.equal(readRecord(keptPaths(directory).console, 0).bytes.toString('latin1'), '\x03\x04a\n');
+      const text = readFileSync(join(directory, 'given'), 'utf8');
+      assert.match(text, /uid=1610612737 gid=1610612738 groups=7(\(\w+\))?,9/);
+      assert.match(text, /CapPrm:\t0+\n/);
+      assert.match(text, /CapBnd:\t0+\n/);
+      assert.match(
+        text,
+        /\n0\n1\n2\n3\n5\n$/,
+        'what it was given and nothing else; 3 is the directory being listed',
+      );
+    } finally {
+      await releaseMachine(bed.instance, 'm-kept');
+      await until(5000, 'the keeper to end', () => (isLocked(keptPaths(directory).lock) ? undefined : true));
+    }
+  },
+);

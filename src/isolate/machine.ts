@@ -6,21 +6,23 @@
  * the keeper lives), `init.json` (who it is, and later how it ended), `console.ring`, and `exec/<id>/` for
  * commands that are kept.
  */
-import { existsSync, mkdirSync, readFileSync, realpathSync } from 'node:fs';
+import { mkdirSync, realpathSync } from 'node:fs';
 import { join } from 'node:path';
-import { CarrelError, errnoOf } from '#base/errors.ts';
-import { within } from '#base/deadline.ts';
-import { isLocked } from '#host/flock.ts';
-import { statOf } from '#host/processes.ts';
-import { createGroup, instanceGroup, sweepGroups, type Group } from './cgroups/group.ts';
-import { readCgroupLayout, type CgroupLayout } from './cgroups/layout.ts';
-import { attach, exitReport, startLive, type Exec, type ExitReport } from './live.ts';
-import { reportSchema, runningSchema, type Running } from './messages.ts';
-import { op, type Namespace, type Operation } from './plan.ts';
+import { CarrelError } from '#base/errors.ts';
+import type { Group } from './cgroups/group.ts';
+import {
+  adoptKept,
+  type Kept,
+  keptOperations,
+  type KeptOptions,
+  keptPaths,
+  recordBytes,
+  startKept,
+} from './kept.ts';
+import { type Exec, startLive } from './live.ts';
+import { type Namespace, op, type Operation } from './plan.ts';
 import type { ForkServer } from './server.ts';
 import { connectSession } from './session.ts';
-
-export type { Exec, ExitReport } from './live.ts';
 
 export interface ContainerSpec {
   readonly id: string;
@@ -59,25 +61,13 @@ export interface ExecSpec {
   readonly keep?: { readonly id: string };
 }
 
-export interface Keeper {
-  /** As the host sees it. */
-  readonly initPid: number;
-  readonly initStartTime: string;
-  /** The machine's console: live output, input, resize. */
-  readonly console: Exec;
+export interface Keeper extends Kept {
   exec(spec: ExecSpec): Promise<Exec>;
   /** Asks init to power off in order; see `ended`. */
   powerOff(): void;
-  kill(): Promise<void>;
-  ended(): Promise<ExitReport>;
-  /** Lets go; the machine goes on. */
-  close(): void;
 }
 
 export const idsPerContainer = 65_536;
-const MiB = 1 << 20;
-const endMs = 10_000;
-const startMs = 60_000;
 /** SIGRTMIN+3, the orderly power-off that systemd and our init understand. */
 const powerOffSignal = 37;
 const all: readonly Namespace[] = ['user', 'pid', 'mnt', 'uts', 'ipc', 'net', 'cgroup'];
@@ -85,16 +75,8 @@ const all: readonly Namespace[] = ['user', 'pid', 'mnt', 'uts', 'ipc', 'net', 'c
 const ownProcesses = 8;
 const guestPath = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
-export function containerPaths(
-  directory: string,
-): Record<'socket' | 'exec' | 'lock' | 'report' | 'console', string> {
-  return {
-    socket: join(directory, 'keeper.sock'),
-    exec: join(directory, 'exec.sock'),
-    lock: join(directory, 'lock'),
-    report: join(directory, 'init.json'),
-    console: join(directory, 'console.ring'),
-  };
+function containerPaths(directory: string): ReturnType<typeof keptPaths> & { readonly exec: string } {
+  return { ...keptPaths(directory), exec: join(directory, 'exec.sock') };
 }
 
 /** Where a kept command of a machine is: its socket to attach to, its record, its report. */
@@ -110,26 +92,6 @@ export function execPaths(
     report: join(folder, 'report.json'),
     record: join(folder, 'record'),
   };
-}
-
-/** The machine's control groups: for limits, usage and freezing. */
-export function containerGroup(
-  instance: string,
-  id: string,
-  layout: CgroupLayout = readCgroupLayout(),
-): Group {
-  return createGroup(layout, groupPath(instance, id));
-}
-
-const groupPath = (instance: string, id: string): string => `${instanceGroup(instance)}/machines/${id}`;
-
-/** Kills whatever is left of a machine and removes its control groups. Nothing happens if there is nothing. */
-export async function releaseContainer(
-  instance: string,
-  id: string,
-  layout: CgroupLayout = readCgroupLayout(),
-): Promise<void> {
-  await sweepGroups(layout, groupPath(instance, id));
 }
 
 /** The overlay's layers are named in mount options, where some characters mean something. */
@@ -176,13 +138,8 @@ function containerPlan(spec: ContainerSpec, group: Group): Operation[] {
     throw new CarrelError('internal', 'no paths');
   const { network } = spec;
   return [
-    op.keep(paths.socket, paths.lock, paths.report),
-    op.record(paths.console, MiB, MiB),
+    ...keptOperations(spec.directory, group),
     op.execServer(paths.exec),
-    ...group.v1Procs.map(op.place),
-    ...(group.v2Directory ? [op.cgroup(group.v2Directory)] : []),
-    ...group.counters.map(op.counter),
-    op.oomAdjust(-1000, 0),
     op.namespaces(['user', 'pid', 'uts', 'ipc', 'net']),
     op.map('uid', 0, spec.uidBase, idsPerContainer),
     op.map('gid', 0, spec.uidBase, idsPerContainer),
@@ -232,7 +189,9 @@ function execPlan(directory: string, spec: ExecSpec): Operation[] {
   const kept = keep && execPaths(directory, keep.id);
   const environment = { PATH: guestPath, ...(tty ? { TERM: 'xterm-256color' } : {}), ...env };
   return [
-    ...(kept ? [op.keep(kept.socket, kept.lock, kept.report), op.record(kept.record, MiB, MiB)] : []),
+    ...(kept
+      ? [op.keep(kept.socket, kept.lock, kept.report), op.record(kept.record, recordBytes, recordBytes)]
+      : []),
     ...(limits.wallMs === undefined ? [] : [op.limit('wall_ms', limits.wallMs)]),
     ...(limits.outputBytes === undefined ? [] : [op.limit('output_bytes', limits.outputBytes)]),
     op.oomAdjust(-1000, 0),
@@ -254,46 +213,13 @@ function execPlan(directory: string, spec: ExecSpec): Operation[] {
   ];
 }
 
-const lostReport: ExitReport = {
-  exit: null,
-  signal: null,
-  killed: 'lost',
-  wallMs: 0,
-  cpuMs: 0,
-  oomKills: 0,
-  execErrno: 0,
-};
-
-function parseJsonFile(path: string): unknown {
-  try {
-    return JSON.parse(readFileSync(path, 'utf8'));
-  } catch (error) {
-    if (errnoOf(error) === 'ENOENT' || error instanceof SyntaxError) return undefined;
-    throw error;
-  }
-}
-
-/** How a kept run ended, from its report file; undefined if it goes on, or never wrote one. */
-export function readExitReport(path: string): ExitReport | undefined {
-  const parsed = reportSchema.safeParse(parseJsonFile(path));
-  return parsed.success ? exitReport(parsed.data) : undefined;
-}
-
-function keeperOf(directory: string, link: Exec, identity: Pick<Running, 'pid' | 'start_time'>): Keeper {
-  const paths = containerPaths(directory);
-  let letGo = false;
-  const ended = link.ended.catch((): ExitReport => {
-    if (letGo) throw new CarrelError('cancelled', 'The keeper has been let go');
-    return readExitReport(paths.report) ?? lostReport;
-  });
-  ended.catch(() => undefined);
+function keeperOf(directory: string, kept: Kept): Keeper {
+  const { exec: socket } = containerPaths(directory);
   return {
-    initPid: identity.pid,
-    initStartTime: identity.start_time,
-    console: link,
+    ...kept,
     exec: async (spec) => {
       if (spec.keep) mkdirSync(execPaths(directory, spec.keep.id).folder, { recursive: true, mode: 0o700 });
-      const session = await connectSession(paths.exec);
+      const session = await connectSession(socket);
       try {
         const exec = await startLive(session, execPlan(directory, spec), { kept: spec.keep !== undefined });
         if (spec.stdin instanceof Uint8Array) {
@@ -306,79 +232,37 @@ function keeperOf(directory: string, link: Exec, identity: Pick<Running, 'pid' |
         throw error;
       }
     },
-    powerOff: () => link.signal(powerOffSignal),
-    kill: async () => {
-      link.kill();
-      await within(endMs, 'the machine to end', ended);
-    },
-    ended: () => ended,
-    close: () => {
-      letGo = true;
-      link.close();
-    },
+    powerOff: () => kept.console.signal(powerOffSignal),
   };
 }
 
-export interface ContainerOptions {
-  /** Eight hexadecimal digits that tell this data directory's control groups from another's. */
-  readonly instance: string;
-  readonly layout?: CgroupLayout;
-}
-
 /**
- * Starts the container and returns when its init runs. A second copy is impossible: the keeper holds the lock
- * file of the directory, and fails with `wrong_state` if somebody else does.
+ * Starts the container and returns when its init runs; `wrong_state` when it runs already (see `startKept`).
  */
 export async function startContainer(
   server: ForkServer,
   spec: ContainerSpec,
-  { instance, layout = readCgroupLayout() }: ContainerOptions,
+  options: KeptOptions,
 ): Promise<Keeper> {
-  const paths = containerPaths(spec.directory);
-  if (isLocked(paths.lock)) throw new CarrelError('wrong_state', `Machine ${spec.id} runs already`);
-  await releaseContainer(instance, spec.id, layout);
+  const { id, directory, limits, network } = spec;
   for (const name of ['layers', 'lower', 'root', 'exec'])
-    mkdirSync(join(spec.directory, name), { recursive: true, mode: 0o700 });
-  const group = createGroup(layout, groupPath(instance, spec.id));
-  group.limit({ ...spec.limits, processes: spec.limits.processes + ownProcesses });
-  const session = await server.openSession();
-  try {
-    const { network } = spec;
-    const starting = startLive(session, containerPlan(spec, group), {
-      kept: true,
+    mkdirSync(join(directory, name), { recursive: true, mode: 0o700 });
+  const kept = await startKept(
+    server,
+    {
+      id,
+      directory,
+      limits: { ...limits, processes: limits.processes + ownProcesses },
+      plan: (group) => containerPlan(spec, group),
       ...(network ? { onCloned: (pid: number) => network.plug(pid) } : {}),
-    });
-    const link = await within(startMs, `machine ${spec.id} to start`, starting);
-    if (link.pid === undefined || link.startTime === undefined) throw new CarrelError('internal', 'no init');
-    return keeperOf(spec.directory, link, { pid: link.pid, start_time: link.startTime });
-  } catch (error) {
-    session.close();
-    await releaseContainer(instance, spec.id, layout);
-    throw error;
-  }
+    },
+    options,
+  );
+  return keeperOf(directory, kept);
 }
 
-/**
- * The keeper of a machine that an earlier daemon started; undefined if none lives. The lock decides: it is held
- * as long as the keeper lives, whatever namespace we look from. A living keeper that cannot be reached is an
- * error, never "gone": a second copy would destroy the machine's disk.
- */
+/** The keeper of a container that an earlier daemon started; undefined if none lives (see `adoptKept`). */
 export async function adoptKeeper(directory: string): Promise<Keeper | undefined> {
-  const paths = containerPaths(directory);
-  if (!existsSync(paths.lock) || !isLocked(paths.lock)) return undefined;
-  const record = runningSchema.safeParse(parseJsonFile(paths.report));
-  const link = await attach(paths.socket);
-  const { pid, startTime } = link;
-  const known = record.success && record.data.pid === pid && record.data.start_time === startTime;
-  if (pid === undefined || startTime === undefined || !known || statOf(pid)?.startTime !== startTime) {
-    link.close();
-    throw new CarrelError(
-      'machine_lost',
-      `The keeper in ${directory} does not answer for the process it recorded`,
-      {
-        details: { pid, startTime },
-      },
-    );
-  }
-  return keeperOf(directory, link, { pid, start_time: startTime });
+  const kept = await adoptKept(directory);
+  return kept && keeperOf(directory, kept);
 }

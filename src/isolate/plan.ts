@@ -86,7 +86,13 @@ export const op = {
     number(count),
   ],
   denySetgroups: (): Operation => ['setgroups', 'deny'],
-  identity: (uid: number, gid: number): Operation => ['identity', number(uid), number(gid)],
+  /** `groups`: supplementary ones, at most eight. */
+  identity: (uid: number, gid: number, groups: readonly number[] = []): Operation => [
+    'identity',
+    number(uid),
+    number(gid),
+    list(groups.map(number)),
+  ],
   hostname: (name: string): Operation => ['hostname', name],
   /** The session clones the next run's child ahead of time, in the same namespaces and ids. */
   prepare: (): Operation => ['prepare'],
@@ -98,7 +104,11 @@ export const op = {
     kind: 'null' | 'pipe' | 'inherit' | 'file' | 'fd',
     what = '',
   ): Operation => ['stdio', String(descriptor), kind, what],
+  /** The descriptor `index` of those that came along with the plan is number `as` in the program, from 3 to 7. */
+  descriptor: (as: number, index: number): Operation => ['stdio', number(as), 'fd', number(index)],
   pty: (rows: number, columns: number): Operation => ['pty', number(rows), number(columns)],
+  /** The pty passes every byte as it is: no echo, no lines, no signals. */
+  raw: (): Operation => ['raw'],
   keep: (socket: string, lock: string, report: string): Operation => ['keep', socket, lock, report],
   record: (path: string, headBytes: number, ringBytes: number): Operation => [
     'record',
@@ -174,7 +184,8 @@ export const op = {
   leader: (): Operation => ['leader'],
   rlimit: (name: ResourceLimit, value: number): Operation => ['rlimit', name, number(value)],
   user: (name: string): Operation => ['user', name],
-  caps: (which: 'none' | 'all'): Operation => ['caps', which],
+  /** `bounding`: what is left goes with the change of identity, which needs it. */
+  caps: (which: 'none' | 'all' | 'bounding'): Operation => ['caps', which],
   noNewPrivileges: (): Operation => ['no-new-privs'],
   seccomp: (profile: 'sandbox' | 'machine'): Operation => ['seccomp', profile],
   env: (name: string, value: string): Operation => ['env', `${name}=${value}`],

@@ -53,6 +53,7 @@ export interface Session {
     operations: readonly Operation[],
     onFrame: (frame: Frame) => void,
     onEnd: (error?: Error) => void,
+    fds?: readonly number[],
   ): FrameSink;
   close(): void;
 }
@@ -70,6 +71,11 @@ export function lost(cause?: unknown): CarrelError {
     hint: 'the run left nothing behind; it can be repeated',
     cause,
   });
+}
+
+function refuseTooMany(fds: readonly number[]): void {
+  if (fds.length > maxPassed)
+    throw new CarrelError('validation_failed', `At most ${maxPassed} descriptors go along with a plan`);
 }
 
 /** Collects what one run answers. */
@@ -163,8 +169,7 @@ class SocketSession implements Session {
   async run(operations: readonly Operation[], options: RunOptions = {}): Promise<RunResult> {
     const { stdin, signal, onCloned, fds = [] } = options;
     signal?.throwIfAborted();
-    if (fds.length > maxPassed)
-      throw new CarrelError('validation_failed', `At most ${maxPassed} descriptors go along with a plan`);
+    refuseTooMany(fds);
     const plan = encodeFrame('P', encodePlan(operations));
     const answer = new Answer();
     let late: NodeJS.Timeout | undefined;
@@ -231,9 +236,12 @@ class SocketSession implements Session {
     operations: readonly Operation[],
     onFrame: (frame: Frame) => void,
     onEnd: (error?: Error) => void,
+    fds: readonly number[] = [],
   ): FrameSink {
+    const plan = operations.length ? encodeFrame('P', encodePlan(operations)) : undefined;
+    refuseTooMany(fds);
     this.#start({ frame: onFrame, end: onEnd });
-    if (operations.length) this.#socket.write(encodeFrame('P', encodePlan(operations)));
+    if (plan) this.#send(plan, fds);
     return {
       send: (kind, payload) => !this.#closed && this.#socket.write(encodeFrame(kind, payload)),
       pause: () => void this.#socket.pause(),

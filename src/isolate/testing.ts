@@ -18,14 +18,8 @@ import { until } from '#base/deadline.ts';
 import { isLocked } from '#host/flock.ts';
 import { readCgroupLayout } from './cgroups/layout.ts';
 import { collect } from './live.ts';
-import {
-  containerPaths,
-  releaseContainer,
-  startContainer,
-  type ContainerSpec,
-  type ExecSpec,
-  type Keeper,
-} from './machine.ts';
+import { keptPaths, releaseMachine } from './kept.ts';
+import { startContainer, type ContainerSpec, type ExecSpec, type Keeper } from './machine.ts';
 import { isolateBinary, startForkServer, type ForkServer } from './server.ts';
 
 const busybox = '/bin/busybox';
@@ -145,9 +139,9 @@ export async function makeLab(more: Partial<ContainerSpec> = {}): Promise<Lab> {
       spec,
       async [Symbol.asyncDispose]() {
         keeper.close();
-        await releaseContainer(bed.instance, spec.id);
+        await releaseMachine(bed.instance, spec.id);
         // its keeper notices, writes the report into the directory, and only then lets go
-        const { lock } = containerPaths(directory);
+        const { lock } = keptPaths(directory);
         await until(5000, 'the keeper to end', () => (isLocked(lock) ? undefined : true));
         await noTrace(bed.instance);
         await bed[Symbol.asyncDispose]();

@@ -10,7 +10,8 @@ import { until } from '#base/deadline.ts';
 import { isLocked } from '#host/flock.ts';
 import { readCgroupLayout, type CgroupLayout } from './cgroups/layout.ts';
 import { collect } from './live.ts';
-import { containerGroup, containerPaths, releaseContainer, startContainer } from './machine.ts';
+import { keptPaths, machineGroup, releaseMachine } from './kept.ts';
+import { startContainer } from './machine.ts';
 import { openSandboxes } from './sandbox.ts';
 import { makeBed, noTrace, runIn, skip as cannot } from './testing.ts';
 
@@ -65,7 +66,7 @@ test(
       { instance: bed.instance, layout },
     );
     try {
-      const group = containerGroup(bed.instance, 'm-v2', layout);
+      const group = machineGroup(bed.instance, 'm-v2', layout);
       const members = (): number[] =>
         readFileSync(join(group.v2Directory ?? '', 'cgroup.procs'), 'utf8')
           .split('\n')
@@ -78,14 +79,14 @@ test(
       await until(5000, 'the command to be there', () => (members().length >= 4 ? true : undefined));
       await group.freeze(true);
       assert.match(readFileSync(join(group.v2Directory ?? '', 'cgroup.events'), 'utf8'), /frozen 1/);
-      await releaseContainer(bed.instance, 'm-v2', layout); // frozen or not
+      await releaseMachine(bed.instance, 'm-v2', layout); // frozen or not
       await ended;
       assert.ok(!existsSync(group.v2Directory ?? ''));
       assert.equal((await keeper.ended()).signal, 'SIGKILL');
     } finally {
       keeper.close();
-      await releaseContainer(bed.instance, 'm-v2', layout);
-      const { lock } = containerPaths(directory);
+      await releaseMachine(bed.instance, 'm-v2', layout);
+      const { lock } = keptPaths(directory);
       await until(5000, 'the keeper to end', () => (isLocked(lock) ? undefined : true));
       await noTrace(bed.instance);
     }

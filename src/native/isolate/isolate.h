@@ -30,7 +30,7 @@ enum {
   MAX_BACKLOG = 1 << 20,   /* bytes queued for one peer before output waits, or, of a kept run, leaves a gap */
   MAX_PEERS = 32,
   MAX_COUNTERS = 8,
-  MAX_STDIO = 4,           /* 0, 1, 2 and the result pipe */
+  MAX_STDIO = 8,           /* 0, 1, 2, the result pipe, and descriptors that the program gets besides */
   MAX_PASSED = 8,          /* descriptors that may come along with a plan */
   CHUNK = 64 << 10,
 };

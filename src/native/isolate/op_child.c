@@ -15,6 +15,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <termios.h>
 #include <unistd.h>
 
 static int become(const struct run *run, uid_t uid, gid_t gid, size_t ngroups, const gid_t *groups) {
@@ -27,9 +28,15 @@ static int become(const struct run *run, uid_t uid, gid_t gid, size_t ngroups, c
 }
 
 int identity_child(struct run *run, struct op *op) {
-  double uid, gid;
+  double uid, gid, group;
+  gid_t groups[8];
+  size_t n = 0;
   if (parse_number(op->arg[0], &uid) || parse_number(op->arg[1], &gid)) return fail(run, op->arg[0], errno);
-  return become(run, (uid_t)uid, (gid_t)gid, 0, NULL);
+  for (char *save, *item = strtok_r(op->arg[2], ",", &save); item; item = strtok_r(NULL, ",", &save)) {
+    if (n == sizeof groups / sizeof *groups || parse_number(item, &group)) return fail(run, item, EINVAL);
+    groups[n++] = (gid_t)group;
+  }
+  return become(run, (uid_t)uid, (gid_t)gid, n, groups);
 }
 
 int hostname_child(struct run *run, struct op *op) {
@@ -70,8 +77,9 @@ int leader_child(struct run *run, struct op *op) {
 }
 
 int caps_child(struct run *run, struct op *op) {
+  bool bounding = !strcmp(op->arg[0], "bounding");
   if (!strcmp(op->arg[0], "all")) return 0;
-  if (strcmp(op->arg[0], "none")) return fail(run, op->arg[0], EINVAL);
+  if (!bounding && strcmp(op->arg[0], "none")) return fail(run, op->arg[0], EINVAL);
   for (unsigned long cap = 0; cap < 64; cap++)
     if (prctl(PR_CAPBSET_DROP, cap, 0, 0, 0)) {
       if (errno == EINVAL && cap > CAP_SETPCAP) break; /* one past the kernel's last */
@@ -79,8 +87,11 @@ int caps_child(struct run *run, struct op *op) {
     }
   if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)) return fail(run, "ambient set", errno);
   struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
-  struct __user_cap_data_struct none[2] = { 0 };
-  return (int)syscall(SYS_capset, &head, none);
+  struct __user_cap_data_struct sets[2] = { 0 };
+  /* What is left is needed to become somebody else, and the kernel takes it away with that. */
+  if (bounding && syscall(SYS_capget, &head, sets)) return fail(run, "capabilities", errno);
+  sets[0].inheritable = sets[1].inheritable = 0;
+  return (int)syscall(SYS_capset, &head, sets);
 }
 
 int no_new_privs_child(struct run *run, struct op *op) {
@@ -166,6 +177,15 @@ int pty_child(struct run *run, struct op *op) {
     if (run->stdio[i].theirs < 0) return -1;
   }
   return close(slave);
+}
+
+/* The terminal passes every byte as it is, both ways: a serial line, whose other end has a terminal of its own. */
+int raw_child(struct run *run, struct op *op) {
+  (void)op;
+  struct termios t;
+  if (!run->tty || tcgetattr(run->stdio[0].theirs, &t)) return fail(run, "pty", ENOTTY);
+  cfmakeraw(&t);
+  return tcsetattr(run->stdio[0].theirs, TCSANOW, &t);
 }
 
 /* ---- the guest's own user table: read as what it is, a file somebody else wrote ---- */

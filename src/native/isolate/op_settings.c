@@ -123,6 +123,7 @@ int stdio_before(struct run *run, struct op *op) {
   int number = atoi(op->arg[0]);
   const char *kind = op->arg[1], *what = op->arg[2];
   if (number < 0 || number >= MAX_STDIO || run->stdio[number].theirs >= 0) return fail(run, op->arg[0], EINVAL);
+  if (number > 3 && strcmp(kind, "fd")) return fail(run, kind, EINVAL); /* nobody would read or feed them */
   if (!strcmp(kind, "inherit")) {
     run->stdio[number].kind = IO_INHERIT;
     return 0;

@@ -13,7 +13,7 @@ op_fn root_before, root_child, late_root_after, bind_before, bind_child, mount_c
 op_fn session_private_before, session_mkdir_before, session_mount_before, idmap_after, session_mount_after;
 /* op_child.c: identity, privileges and the program, in the child */
 op_fn identity_child, hostname_child, rlimit_child, init_child, leader_child, caps_child, no_new_privs_child,
-  seccomp_child, user_child, env_child, cwd_child, arg_child, self_child, work_child, pty_child, join_child,
+  seccomp_child, user_child, env_child, cwd_child, arg_child, self_child, work_child, pty_child, raw_child, join_child,
   unshare_child, link_up_child, mac_child, address_child, gateway_child, veth_child;
 /* keep.c */
 op_fn keep_before, record_before, exec_server_before;

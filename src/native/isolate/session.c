@@ -108,7 +108,7 @@ static void arrange_stdio(struct run *run) {
   for (int i = 0; i < MAX_STDIO; i++) run->stdio[i].theirs = raise_fd(run->stdio[i].theirs);
   for (int i = 0; i < MAX_STDIO; i++) {
     if (run->stdio[i].kind == IO_INHERIT) last = i;
-    else if (run->stdio[i].theirs < 0) continue;
+    else if (run->stdio[i].theirs < 0) close(i); /* below one that is given: nothing of ours may stand there */
     else if (dup2(run->stdio[i].theirs, i) < 0) child_fail(run, errno);
     else last = i;
   }

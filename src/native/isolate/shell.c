@@ -43,7 +43,7 @@ int shell(int argc, char **argv) {
   say("namespaces", "user,pid,mnt,uts,ipc,net", NULL);
   map_ids();
   say("hold-net", NULL);
-  say("identity", "0", "0", NULL);
+  say("identity", "0", "0", "", NULL);
   say("hostname", "isolated", NULL);
   say("private", NULL);
   say("cwd", "/", NULL);

@@ -1,45 +1,41 @@
 /** Containers: a shared image below, a layer of its own above, root inside, hanging off its own keeper. */
-import { existsSync, readdirSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { within } from '#base/deadline.ts';
 import { readInside, writeInside } from '../../files.ts';
 import { createCloner } from '#images/clone.ts';
-import { instanceGroup } from '#isolate/cgroups/group.ts';
-import { controllers, readCgroupLayout } from '#isolate/cgroups/layout.ts';
-import { groupDirectories } from '#isolate/cgroups/limits.ts';
-import {
-  adoptKeeper,
-  containerGroup,
-  containerPaths,
-  execPaths,
-  type ExitReport,
-  type Keeper,
-  readExitReport,
-} from '#isolate/machine.ts';
+import { readCgroupLayout } from '#isolate/cgroups/layout.ts';
+import { machineGroup } from '#isolate/kept.ts';
+import { adoptKeeper, execPaths, type Keeper } from '#isolate/machine.ts';
 import {
   type Capability,
   type Driver,
-  type EndReport,
   type MachineSpec,
   type RunningMachine,
   type Runtime,
   unsupported,
 } from '../../driver.ts';
+import {
+  endReport,
+  isFrozen,
+  killKept,
+  lastEnd,
+  reach,
+  removeDirectory,
+  tidyKept,
+  tracesOf,
+} from '../kept.ts';
+import { openKept } from '../terminal.ts';
 import type { DriverHost } from '../table.ts';
 import { introduce } from './identity.ts';
-import { isFrozen, observe } from './observe.ts';
+import { observe } from './observe.ts';
 import { answers, keepProgram, openConsole, runProgram } from './programs.ts';
 import { changePassword } from './password.ts';
 import { uidBaseOf } from './spec.ts';
 import { prepareContainer, startPrepared, type StartParts } from './start.ts';
-import { killContainer, removeDisk, stopContainer, tidyContainer } from './stop.ts';
-import { endOf, openKept } from './terminal.ts';
+import { stopContainer } from './stop.ts';
 import { validateContainer } from './validate.ts';
 import { createWarmer } from './warm.ts';
-
-/** It has nothing to do but answer; a loaded host may be slow. */
-const reachMs = 5000;
 
 export function createContainerDriver(host: DriverHost): Driver {
   const parts: StartParts = {
@@ -47,9 +43,8 @@ export function createContainerDriver(host: DriverHost): Driver {
     cloner: createCloner(host.images.layout),
     warm: createWarmer(readCgroupLayout()),
   };
-  const directoryOf = (id: string): string => join(host.directory, id);
   const adopt = async (spec: MachineSpec): Promise<RunningMachine | undefined> => {
-    const keeper = await reach(spec);
+    const keeper = await reach(spec, adoptKeeper);
     return keeper && runningContainer(keeper, spec, host);
   };
   return {
@@ -78,12 +73,12 @@ export function createContainerDriver(host: DriverHost): Driver {
       return runningContainer(keeper, spec, host);
     },
     adopt,
-    lastEnd: ({ directory }) => reportOf(readExitReport(containerPaths(directory).report)),
-    kill: (spec) => killContainer(spec, host),
-    tidy: (spec) => tidyContainer(spec, host),
+    lastEnd: ({ directory }) => lastEnd(directory),
+    kill: (spec) => killKept(spec, host),
+    tidy: (spec) => tidyKept(spec, host),
     async remove(spec) {
-      await tidyContainer(spec, host);
-      await removeDisk(spec, host);
+      await tidyKept(spec, host);
+      await removeDirectory(spec, host);
     },
     snapshot: refuse('snapshot'),
     restore: refuse('snapshot'),
@@ -91,12 +86,12 @@ export function createContainerDriver(host: DriverHost): Driver {
     openExec: ({ directory }, execId) => openKept(directory, execId),
     dropExec: ({ directory }, execId) =>
       rm(execPaths(directory, execId).folder, { recursive: true, force: true }),
-    traces: async () => new Set([...directoriesOf(host), ...groupsOf(host)]),
+    traces: async () => tracesOf(host),
     async sweep(id) {
-      const directory = directoryOf(id);
-      await killContainer({ id, directory }, host);
-      await tidyContainer({ id }, host);
-      await removeDisk({ directory, image: '' }, host);
+      const directory = join(host.directory, id);
+      await killKept({ id, directory }, host);
+      await tidyKept({ id }, host);
+      await removeDirectory({ directory, image: '' }, host);
     },
   };
 }
@@ -105,53 +100,22 @@ const refuse = (capability: Capability) => async (): Promise<never> => {
   throw unsupported('container', capability);
 };
 
-/** A keeper that hangs is out of reach, like one whose socket is gone. */
-async function reach({ directory, name }: MachineSpec): Promise<Keeper | undefined> {
-  const pending = adoptKeeper(directory);
-  try {
-    return await within(reachMs, `the keeper of machine ${name}`, pending);
-  } catch (error) {
-    void pending.then(
-      (late) => late?.close(),
-      () => undefined,
-    );
-    throw error;
-  }
-}
-
-function directoriesOf({ directory }: DriverHost): string[] {
-  return existsSync(directory) ? readdirSync(directory) : [];
-}
-
-function groupsOf({ instance }: DriverHost): string[] {
-  const places = groupDirectories(readCgroupLayout(), `${instanceGroup(instance)}/machines`, controllers);
-  return places.flatMap((place) =>
-    existsSync(place)
-      ? readdirSync(place, { withFileTypes: true }).flatMap((entry) =>
-          entry.isDirectory() ? entry.name : [],
-        )
-      : [],
-  );
-}
-
 /** The host's own processors run it, and nothing was started ahead of it. */
 const runtime: Runtime = { accelerator: null, startedFrom: 'image', note: null };
 
 function runningContainer(keeper: Keeper, spec: MachineSpec, { instance }: DriverHost): RunningMachine {
   const layout = readCgroupLayout();
-  const group = containerGroup(instance, spec.id, layout);
+  const group = machineGroup(instance, spec.id, layout);
   let frozen = isFrozen(layout, group.path);
   const thaw = async (): Promise<void> => {
     await group.freeze(false);
     frozen = false;
   };
-  const ended = endReport(keeper);
-  ended.catch(() => undefined); // let go of: then nobody need be waiting
   keeper.console.onOutput(() => undefined); // what init says is recorded; nobody waits for it here
   return {
     process: { pid: keeper.initPid, startTime: keeper.initStartTime },
     runtime,
-    ended,
+    ended: endReport(keeper),
     async stop(options) {
       if (frozen) await thaw(); // the frozen hear no signal
       await stopContainer(keeper, spec.directory, options);
@@ -174,13 +138,4 @@ function runningContainer(keeper: Keeper, spec: MachineSpec, { instance }: Drive
     stats: () => observe(spec.id, keeper.initPid, group.usage()),
     release: () => keeper.close(),
   };
-}
-
-async function endReport(keeper: Keeper): Promise<EndReport> {
-  return reportOf(await keeper.ended());
-}
-
-function reportOf(report: ExitReport | undefined): EndReport {
-  if (!report || report.killed === 'lost') return { end: null, outOfMemory: false };
-  return { end: endOf(report), outOfMemory: report.signal === 'SIGKILL' && report.oomKills > 0 };
 }

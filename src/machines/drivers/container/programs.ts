@@ -6,7 +6,7 @@ import { errnoName } from '#host/syscalls.ts';
 import { collect, type Exec } from '#isolate/live.ts';
 import { execPaths, type ExecSpec, type Keeper } from '#isolate/machine.ts';
 import type { ExecRequest, Terminal } from '../../driver.ts';
-import { endOf, openKept } from './terminal.ts';
+import { endOf, openKept } from '../terminal.ts';
 
 /** The console's name among the kept programs. */
 export const consoleExec = 'console';

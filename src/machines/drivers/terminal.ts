@@ -5,9 +5,10 @@ import { CarrelError } from '#base/errors.ts';
 import type { ProgramEnd } from '#contract/schemas/machines.ts';
 import { isLocked } from '#host/flock.ts';
 import { attach, type Exec, type ExitReport } from '#isolate/live.ts';
-import { execPaths, readExitReport } from '#isolate/machine.ts';
+import { readExitReport } from '#isolate/kept.ts';
+import { execPaths } from '#isolate/machine.ts';
 import { readRecord } from '#isolate/record.ts';
-import type { Terminal, Transcript } from '../../driver.ts';
+import type { Terminal, Transcript } from '../driver.ts';
 
 /** Before it is tried again to reach a keeper that has dropped us. */
 const againMs = 50;
