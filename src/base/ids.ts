@@ -19,6 +19,8 @@ export const idPrefixes = {
   image: 'i',
   network: 'n',
   snapshot: 'sn',
+  forward: 'f',
+  script: 'sc',
 } as const;
 
 export type IdKind = keyof typeof idPrefixes;

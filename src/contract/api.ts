@@ -4,7 +4,10 @@ import type { Route } from './route.ts';
 import { courseRoutes } from './routes/courses.ts';
 import { labRoutes } from './routes/labs.ts';
 import { machineRoutes } from './routes/machines.ts';
+import { networkRoutes } from './routes/networks.ts';
 import { peopleRoutes } from './routes/people.ts';
+import { reachRoutes } from './routes/reach.ts';
+import { snapshotRoutes } from './routes/snapshots.ts';
 import { systemRoutes } from './routes/system.ts';
 
 export const api = {
@@ -13,6 +16,9 @@ export const api = {
   ...courseRoutes,
   ...labRoutes,
   ...machineRoutes,
+  ...snapshotRoutes,
+  ...networkRoutes,
+  ...reachRoutes,
 } as const satisfies Record<string, Route>;
 
 export type Api = typeof api;

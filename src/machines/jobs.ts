@@ -11,10 +11,13 @@ import { releaseAddresses } from '#store/addresses.ts';
 import { json } from '#store/columns.ts';
 import { transaction } from '#store/database.ts';
 import { insertEvent } from '#store/events.ts';
+import { deleteForwards } from '#store/forwards.ts';
 import { type Machine as Row, selectOptionalMachine } from '#store/machines.ts';
+import { deleteScripts } from '#store/scripts.ts';
 import type { Cloud } from './cloud.ts';
 import type { RunningMachine } from './driver.ts';
 import { activityOf, changeMachine, configOf } from './rows.ts';
+import { releaseStarter } from './scripts.ts';
 import { settled, undone } from './state.ts';
 import { perform, undo, type WorkContext } from './work.ts';
 
@@ -180,7 +183,11 @@ async function finish(
         };
     const gen = await changeMachine(tx, row, values);
     if (gen === undefined) return undefined;
-    if (gone) await releaseAddresses(tx, row.id);
+    if (gone) {
+      await releaseAddresses(tx, row.id);
+      await deleteForwards(tx, row.id);
+      await deleteScripts(tx, row.id);
+    } else if (state === 'running') await releaseStarter(tx, row.id);
     await insertEvent(tx, eventOf(row, eventNames[activity], { gen }));
     return gen;
   });

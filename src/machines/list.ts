@@ -98,7 +98,7 @@ export function openViews(db: Db): Views {
 }
 
 /** Ids and generations of what the actor may see: his own, those of courses he staffs, all for administrators. */
-function visible(db: Db, actor: Actor, { state, owner, courseId, label, cursor }: ListQuery) {
+export function visible(db: Db, actor: Actor, { state, owner, courseId, label, cursor }: ListQuery) {
   let query = db.selectFrom('machines as m').select(['m.id', 'm.gen']).where('m.deleted_at', 'is', null);
   if (!actor.admin)
     query = query

@@ -26,6 +26,7 @@ import { requireCapability } from './driver.ts';
 import { eventOf, jobKey, jobKindOf } from './jobs.ts';
 import { requireQuota } from './quota.ts';
 import { activityOf, changeMachine, configJson, limitsToStore, type MachineConfig } from './rows.ts';
+import { insertStarter } from './scripts.ts';
 import { activityOfVerb, decide, type Verb } from './state.ts';
 
 export interface Accepted {
@@ -37,6 +38,8 @@ export interface CreateOptions extends RequestInfo {
   /** Already checked by the caller: the actor may make machines there. */
   readonly courseId?: string | null;
   readonly labId?: string | null;
+  /** What else is to be written in the transaction that makes the row; the owner's row is locked in it. */
+  readonly alongside?: (tx: Tx, machineId: string) => Promise<void>;
 }
 
 /** A row and what belongs to it, inside the caller's transaction. */
@@ -95,13 +98,15 @@ export async function requestCreate(
   requireImage: (name: string) => Promise<Image>,
   actor: Actor,
   wanted: NewMachine,
-  { courseId = null, labId = null, requestId }: CreateOptions = {},
+  { courseId = null, labId = null, requestId, alongside }: CreateOptions = {},
 ): Promise<Accepted> {
   const image = await requireImage(wanted.image);
   await driverNamed(cloud, wanted.driver).validate(wanted, image);
   const accepted = await transaction(cloud.db, async (tx) => {
     await requireQuota(tx, actor.id, wanted.limits);
     const row = await insertWhole(tx, cloud, { ownerId: actor.id, wanted, image, courseId, labId });
+    if (wanted.starter) await insertStarter(tx, row.id, wanted.starter, actor.id);
+    await alongside?.(tx, row.id);
     const job = await enqueue(
       tx,
       jobKindOf('creating'),

@@ -41,6 +41,7 @@ import {
   requestVerb,
   type VerbOptions,
 } from './requests.ts';
+import { openScripts, scriptJob, type Scripts } from './scripts.ts';
 import type { Verb } from './state.ts';
 import { createWaiting } from './waiting.ts';
 
@@ -62,6 +63,7 @@ export interface MachinesOptions {
 export interface Machines extends Inside, Execs, Views {
   /** For the worker that shall do the work. */
   readonly jobs: readonly RunnableJob[];
+  readonly scripts: Scripts;
   create(actor: Actor, wanted: NewMachine, options?: CreateOptions): Promise<Accepted>;
   verb(actor: Actor | null, id: string, verb: Verb, options?: VerbOptions): Promise<Accepted>;
   start(actor: Actor | null, id: string, options?: VerbOptions): Promise<Accepted>;
@@ -151,7 +153,8 @@ export async function openMachines({
     ...openInside(cloud),
     ...execs,
     ...views,
-    jobs: machineJobs(cloud),
+    jobs: [...machineJobs(cloud), scriptJob(cloud)],
+    scripts: openScripts(cloud),
     create: (actor, wanted, options) => requestCreate(cloud, requireImage, actor, wanted, options),
     verb,
     start: as('start'),

@@ -9,12 +9,13 @@ import { join } from 'node:path';
 import { until } from '#base/deadline.ts';
 import { CarrelError, messageOf } from '#base/errors.ts';
 import { createLogger, type Logger } from '#base/log.ts';
-import { doormanStatus } from '#fabric/control.ts';
+import { doormanStatus, requestListener } from '#fabric/control.ts';
 import { fabricEnvironment } from '#fabric/environment.ts';
-import { formatEndpoint, inheritedListeners, type Endpoint } from '#fabric/listeners.ts';
+import { formatEndpoint, inheritedListeners, openListener, type Endpoint } from '#fabric/listeners.ts';
 import { writeFileAtomic } from '#host/files.ts';
 import { tryLock, type FileLock } from '#host/flock.ts';
 import { identify } from '#host/processes.ts';
+import { openForwards } from '#machines/forwards.ts';
 import { openViews } from '#machines/list.ts';
 import { startCluster, type Cluster } from '#store/cluster.ts';
 import { connectionFromEnvironment, openStore } from '#store/database.ts';
@@ -100,6 +101,9 @@ export async function startDaemon({
     const feed = openEventFeed(store, log);
     undo.push(() => feed.close());
 
+    const forwards = await openForwards({ db, openListener: listenerOutside, log });
+    undo.push(() => forwards.close());
+
     const health = createHealth({
       version,
       database: async () => (await sql`select 1`.execute(db)).rows.length === 1,
@@ -114,6 +118,7 @@ export async function startDaemon({
       registry: engine.registry,
       views: openViews(db),
       machines: () => engine.machines.soon(),
+      forwards,
       folders: engine.folders,
       blobs: engine.blobs,
     };
@@ -180,6 +185,12 @@ function whereToListen(listen: readonly Endpoint[]): Listen[] {
 
 function urlOf({ host, port }: Listening): string {
   return `http://${formatEndpoint({ host, port })}`;
+}
+
+/** A socket that people can reach: opened by the doorman, outside; without one we are outside ourselves. */
+async function listenerOutside(endpoint: Endpoint) {
+  const environment = fabricEnvironment();
+  return environment ? requestListener(environment.control, endpoint) : openListener(endpoint);
 }
 
 async function hasUplink(): Promise<boolean> {

@@ -6,6 +6,7 @@ import * as jobs from './migrations/0002_jobs.ts';
 import * as machines from './migrations/0003_machines.ts';
 import * as classroom from './migrations/0004_classroom.ts';
 import * as virtual from './migrations/0005_virtual.ts';
+import * as reach from './migrations/0006_reach.ts';
 import type { Db } from './schema.ts';
 
 /** In order; the name of a released migration never changes. */
@@ -15,6 +16,7 @@ const migrations: Readonly<Record<string, Migration>> = {
   '0003_machines': machines,
   '0004_classroom': classroom,
   '0005_virtual': virtual,
+  '0006_reach': reach,
 };
 const names = Object.keys(migrations);
 

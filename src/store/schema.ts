@@ -5,6 +5,7 @@ import type { BlobTable } from './blobs.ts';
 import type { CourseTable } from './courses.ts';
 import type { EventTable } from './events.ts';
 import type { ExecTable } from './execs.ts';
+import type { ForwardTable } from './forwards.ts';
 import type { GradeTable, RegradeTable } from './grades.ts';
 import type { IdempotencyTable } from './idempotency.ts';
 import type { ImageTable } from './images.ts';
@@ -13,6 +14,8 @@ import type { LabTable, LabVersionTable } from './labs.ts';
 import type { MachineTable } from './machines.ts';
 import type { MemberTable } from './members.ts';
 import type { NetworkTable } from './networks.ts';
+import type { OsCloudMachineTable } from './oscloud.ts';
+import type { ScriptLineTable, ScriptTable } from './scripts.ts';
 import type { SnapshotTable } from './snapshots.ts';
 import type { SubmissionTable } from './submissions.ts';
 import type { TokenTable } from './tokens.ts';
@@ -39,6 +42,10 @@ export interface Schema {
   execs: ExecTable;
   blobs: BlobTable;
   machine_snapshots: SnapshotTable;
+  machine_forwards: ForwardTable;
+  machine_scripts: ScriptTable;
+  machine_script_lines: ScriptLineTable;
+  oscloud_machines: OsCloudMachineTable;
 }
 
 /** Where a query runs: the pool, or a transaction (which is one too). */

@@ -1,6 +1,8 @@
-/** Machines, images and networks. */
+/** Machines and images. */
 import { z } from 'zod';
 import { bytes, id, labels, line, milliseconds, name, page, time, wait } from './common.ts';
+import { sshKeys } from './keys.ts';
+import { starter } from './starter.ts';
 
 export const machineState = z.enum(['stopped', 'running', 'paused', 'failed']);
 export type MachineState = z.infer<typeof machineState>;
@@ -14,6 +16,8 @@ export const activity = z.enum([
   'pausing',
   'resuming',
   'deleting',
+  'snapshotting',
+  'restoring',
 ]);
 export type Activity = z.infer<typeof activity>;
 
@@ -30,6 +34,26 @@ export const limits = z.strictObject({
   diskBytes: bytes.min(8 * 2 ** 20).default(2 * 2 ** 30),
 });
 export type Limits = z.infer<typeof limits>;
+
+/** What a new machine asks for. */
+export const newLimits = limits.extend({
+  /** Unless given: 2 GiB, or the size of the image's own disk if that is more. */
+  diskBytes: limits.shape.diskBytes.unwrap().optional(),
+});
+
+/** How a machine came to run: what its user may want to know about its speed. */
+export const runtime = z.strictObject({
+  /** `tcg`: emulated, in want of hardware for it; null for a container, which needs none. */
+  accelerator: z.enum(['kvm', 'tcg']).nullable(),
+  /** `template`: it went on from where another one had booted to. */
+  startedFrom: z.enum(['image', 'template']),
+  /** Why it is not faster, in a sentence. */
+  note: z.string().nullable(),
+});
+export type Runtime = z.infer<typeof runtime>;
+
+const bytesPerSecond = bytes.min(1024).nullable();
+const idleFreezeSeconds = z.int().min(1).max(86_400).nullable();
 
 export const failure = z.strictObject({
   code: z.string(),
@@ -49,12 +73,19 @@ export const machine = z.strictObject({
   image: name,
   state: machineState,
   activity: activity.nullable(),
+  /** Running, but frozen for being idle: it wakes when something is wanted of it. */
+  asleep: z.boolean(),
+  /** null while it does not run. */
+  runtime: runtime.nullable(),
   failure: failure.nullable(),
   /** Grows by one with every change of state or activity: `GET ...?gen=N&wait=30` returns once it has moved past N. */
   gen: z.int(),
+  network: name.nullable(),
   address: z.string().nullable(),
   mac: z.string().nullable(),
   limits,
+  bytesPerSecond,
+  idleFreezeSeconds,
   labels,
   createdAt: time,
   expiresAt: time.nullable(),
@@ -67,10 +98,22 @@ export const newMachine = z.strictObject({
   driver: driverName.default('container'),
   /** A course's or a lab's machine can be seen by its staff. */
   course: name.optional(),
-  limits: limits.prefault({}),
+  limits: newLimits.prefault({}),
+  /** Its network, by name. */
+  network: name.default('default'),
+  /** Which subnet it gets, in a network with the routed layout; the lowest free one unless given. */
+  networkNumber: z.int().min(0).max(55).optional(),
+  /** Who may come in as root by ssh. */
+  sshKeys: sshKeys.default([]),
+  /** What it may send and receive in a second, each. */
+  bytesPerSecond: bytesPerSecond.default(null),
+  /** Freeze it when it has done nothing for so long; it wakes when something is wanted of it. */
+  idleFreezeSeconds: idleFreezeSeconds.default(null),
   labels: labels.default({}),
   /** Start it at once. */
   start: z.boolean().default(true),
+  /** Run by itself when the machine is ready for the first time: see its scripts. */
+  starter: starter.optional(),
   /** Delete it after this many seconds; never unless given. */
   ttlSeconds: z
     .int()
@@ -170,6 +213,8 @@ export const attachQuery = z.strictObject({
   columns: z.coerce.number().int().min(1).max(1000).optional(),
 });
 
+export const transcriptQuery = attachQuery.pick({ from: true });
+
 export const stats = z.strictObject({
   cpuMs: z.number(),
   memoryBytes: bytes.nullable(),
@@ -196,14 +241,3 @@ export type Image = z.infer<typeof image>;
 
 export const newImage = z.strictObject({ recipe: name });
 export const importedImage = z.strictObject({ name, format: z.enum(['tar', 'tar.gz', 'tar.zst']) });
-
-export const network = z.strictObject({
-  id,
-  name,
-  bridge: z.string(),
-  cidr: z.string(),
-  gateway: z.string(),
-  nat: z.boolean(),
-  addresses: z.int(),
-});
-export type Network = z.infer<typeof network>;

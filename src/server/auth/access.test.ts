@@ -12,6 +12,9 @@ import type { Route } from '#contract/route.ts';
 import { insertCourse } from '#store/courses.ts';
 import { json } from '#store/columns.ts';
 import { insertExec } from '#store/execs.ts';
+import { insertForward } from '#store/forwards.ts';
+import { insertScript } from '#store/scripts.ts';
+import { transaction } from '#store/database.ts';
 import { insertLab } from '#store/labs.ts';
 import { insertMachine } from '#store/machines.ts';
 import { upsertMember } from '#store/members.ts';
@@ -131,6 +134,14 @@ const expected: Readonly<Record<Operation, Line>> = {
   readFile: hisAndStaff,
   writeFile: hisAndStaff,
   getStats: hisAndStaff,
+  listAllForwards: signedIn,
+  listForwards: hisAndStaff,
+  createForward: hisAndStaff,
+  removeForward: hisAndStaff,
+  listScripts: hisAndStaff,
+  runScript: hisAndStaff,
+  getScript: hisAndStaff,
+  getOsCloudTables: signedIn,
   listImages: signedIn,
   buildImage: administrators,
   importImage: administrators,
@@ -138,6 +149,8 @@ const expected: Readonly<Record<Operation, Line>> = {
   removeImage: administrators,
   listNetworks: signedIn,
 };
+
+let forwardPort = 20_000;
 
 /** The objects of one course, by path parameter. */
 type World = Readonly<Record<string, string>>;
@@ -208,6 +221,17 @@ async function makeWorld(db: Db, name: string, student: Person, instructor: Pers
     driver: 'container',
   });
   const exec = await insertExec(db, { machine_id: machine.id, argv: json(['true']) });
+  forwardPort += 1;
+  const forward = await insertForward(db, {
+    machine_id: machine.id,
+    host: '127.0.0.1',
+    port: forwardPort,
+    machine_port: 80,
+    created_by: student.id,
+  });
+  const script = await transaction(db, (tx) =>
+    insertScript(tx, { machine_id: machine.id, starter: false, limit_ms: 1000, state: 'done' }, ['true']),
+  );
   const job = newId('job');
   await db
     .insertInto('jobs')
@@ -235,6 +259,8 @@ async function makeWorld(db: Db, name: string, student: Person, instructor: Pers
     submission: submission.id,
     machine: machine.id,
     exec: exec.id,
+    forward: forward.id,
+    script: script.id,
     job,
     regrade,
     token,
@@ -288,9 +314,15 @@ for (const [operation, route] of operations) {
 }
 
 test('a foreign object cannot be reached through an own one, not even by an administrator', async () => {
-  const mixed = { ...own, exec: foreign['exec'] ?? '', regrade: foreign['regrade'] ?? '' };
+  const mixed = {
+    ...own,
+    exec: foreign['exec'] ?? '',
+    forward: foreign['forward'] ?? '',
+    script: foreign['script'] ?? '',
+    regrade: foreign['regrade'] ?? '',
+  };
   for (const [operation, route] of operations)
-    if (/\{(exec|regrade)\}/.test(route.path))
+    if (/\{(exec|forward|script|regrade)\}/.test(route.path))
       for (const role of ['student', 'instructor', 'admin'] as const) {
         const seen = await outcome(route, people[role], mixed);
         assert.ok(seen === 404 || seen === 403, `${operation} as ${role}: ${seen}`);

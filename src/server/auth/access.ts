@@ -207,11 +207,19 @@ async function checkToken(db: Db, actor: Actor, params: Params): Promise<void> {
 
 /** The second object of a path must belong to the first: no foreign exec through one's own machine. */
 async function checkInner(db: Db, params: Params): Promise<void> {
-  const { exec, regrade, machine, lab } = params;
+  const { exec, forward, script, regrade, machine, lab } = params;
   if (exec !== undefined && machine !== undefined) {
     const row = await db.selectFrom('execs').select('machine_id').where('id', '=', exec).executeTakeFirst();
     if (row?.machine_id !== machine) throw notFound('exec', exec);
   }
+  for (const [key, table] of [
+    [forward, 'machine_forwards'],
+    [script, 'machine_scripts'],
+  ] as const)
+    if (key !== undefined && machine !== undefined) {
+      const row = await db.selectFrom(table).select('machine_id').where('id', '=', key).executeTakeFirst();
+      if (row?.machine_id !== machine) throw notFound(table.slice('machine_'.length, -1), key);
+    }
   if (regrade !== undefined && lab !== undefined) {
     const row = await db.selectFrom('regrades').select('lab_id').where('id', '=', regrade).executeTakeFirst();
     if (row?.lab_id !== lab) throw notFound('regrade', regrade);

@@ -5,6 +5,7 @@ import { gradeSubmissionKind, regradeKind } from '#classroom/kinds.ts';
 import { getRegrade } from '#classroom/regrades.ts';
 import { getSubmission } from '#classroom/submissions.ts';
 import type { BlobStore } from '#images/blobs.ts';
+import type { Forwards } from '#machines/forwards.ts';
 import type { Machines } from '#machines/service.ts';
 import type { Views } from '#machines/list.ts';
 import type { Store } from '#store/database.ts';
@@ -21,6 +22,7 @@ import { getJobView, withoutSecrets } from './job-view.ts';
 import { labHandlers } from './labs.ts';
 import { machineHandlers } from './machines.ts';
 import { peopleHandlers } from './people.ts';
+import { reachHandlers } from './reach.ts';
 import { systemHandlers } from './system.ts';
 
 export interface Services {
@@ -31,12 +33,13 @@ export interface Services {
   readonly views: Views;
   /** `unavailable` while machines are not there. */
   readonly machines: () => Promise<Machines>;
+  readonly forwards: Forwards;
   readonly folders: LabFolders;
   readonly blobs: BlobStore;
 }
 
 export function createHandlers(
-  { store, feed, health, registry, views, machines, folders, blobs }: Services,
+  { store, feed, health, registry, views, machines, forwards, folders, blobs }: Services,
   authenticator: Authenticator,
 ): Handlers {
   const { db } = store;
@@ -47,6 +50,7 @@ export function createHandlers(
     ...labHandlers({ db, folders, blobs }),
     ...machineHandlers({ db, views, machines }),
     ...imageHandlers({ db, registry }),
+    ...reachHandlers({ db, forwards, machines }),
   };
 }
 
