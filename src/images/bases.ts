@@ -8,19 +8,21 @@ import { CarrelError } from '#base/errors.ts';
 import { safeRelativePath } from './archive/paths.ts';
 import { exitStatusOf, runCommand } from './command.ts';
 import { makeDirectories } from './inroot.ts';
-import { hostSources, mirrorsFor, sourceLine } from './mirrors.ts';
+import { type AptSource, hostSources, mirrorsFor, sourceLine } from './mirrors.ts';
 import type { Recipe, RecipeBase } from './recipe.ts';
 import { sha256 } from './tree.ts';
 
 export interface BuildContext {
   /** The image's root directory on the host. */
   readonly root: string;
+  /** The directory of recipes: folders of files lie there too. */
+  readonly recipes: string;
   readonly lockFd: number;
   readonly signal: AbortSignal | undefined;
   readonly report: (detail: string) => void;
 }
 
-type BaseOf<From extends RecipeBase['from']> = Extract<RecipeBase, { from: From }>;
+export type DebianBase = Extract<RecipeBase, { from: 'mmdebstrap' }>;
 
 const busyboxPlaces = ['/bin/busybox', '/usr/bin/busybox'] as const;
 
@@ -75,12 +77,12 @@ async function buildBusybox({ root, report }: BuildContext): Promise<void> {
 /** Measured 44 s on two cores with a mirror nearby; a slow line may take many times that. */
 const debootstrapMs = 30 * 60_000;
 
-async function buildDebian(
-  base: BaseOf<'mmdebstrap'>,
+/** Fills `context.root` (an empty directory) with packages and what they need, from the host's own mirrors. */
+export async function debootstrap(
+  base: DebianBase,
   packages: readonly string[],
-  context: BuildContext,
-): Promise<void> {
-  const { root, lockFd, signal, report } = context;
+  { root, lockFd, signal, report }: Omit<BuildContext, 'recipes'>,
+): Promise<readonly AptSource[]> {
   if (process.geteuid?.() !== 0)
     throw new CarrelError('host_unsupported', 'building a Debian image needs root on this host', {
       hint: 'build it once as root and import it: carrel image export, carrel image import',
@@ -111,12 +113,23 @@ async function buildDebian(
       });
     throw error;
   }
+  return mirrors;
+}
+
+async function buildDebian(
+  base: DebianBase,
+  packages: readonly string[],
+  context: BuildContext,
+): Promise<void> {
+  const { root } = context;
+  const mirrors = await debootstrap(base, packages, context);
   // Device nodes are the running machine's business.
   await rm(join(root, 'dev'), { recursive: true, force: true });
   await makeDirectories(join(root, 'dev'));
   // Its own settings name the host's proxy; what a machine needs is one line per mirror.
   await rm(join(root, 'etc/apt/apt.conf.d/99mmdebstrap'), { force: true });
   const lines = mirrors.map((source) => `${sourceLine(source, { inImage: true })}\n`);
+  await makeDirectories(join(root, 'etc/apt'));
   await writeFile(join(root, 'etc/apt/sources.list'), lines.join(''), { mode: 0o644 });
 }
 

@@ -100,16 +100,6 @@ test('builds of one recipe at the same time make it once', async () => {
   assert.deepEqual(await readdir(join(cache, 'tmp')), []);
 });
 
-test('a recipe of a disk is refused with a sentence', async () => {
-  await using temporary = await scratch();
-  const recipes = join(temporary.directory, 'recipes');
-  await recipeIn(recipes, 'd', '[]');
-  const file = join(recipes, 'd/recipe.yaml');
-  await writeFile(file, (await readFile(file, 'utf8')).replace('rootfs', 'disk'));
-  const images = await openImages({ cache: join(temporary.directory, 'cache'), recipes });
-  await assert.rejects(images.build('d'), (error) => isCarrelError(error, 'driver_unsupported'));
-});
-
 test('a step that follows a link stays inside the image', async () => {
   await using temporary = await scratch();
   const recipes = join(temporary.directory, 'recipes');

@@ -2,16 +2,18 @@
  * Builds an image from a recipe: in a workspace, step by step, then published by one rename. One build of
  * a recipe at a time on a host; whoever waited finds the image made.
  */
+import { chmod, mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { arch } from 'node:os';
 import { until } from '#base/deadline.ts';
-import { CarrelError } from '#base/errors.ts';
 import { type FileLock, tryLock } from '#host/flock.ts';
 import { type BuildContext, baseFingerprint, buildBase } from './bases.ts';
 import { type Image, type Layout, readImages } from './layout.ts';
-import { publish, stageRoot } from './publish.ts';
+import { readInitScript } from './disk/initramfs.ts';
+import { makeDisk } from './disk/make.ts';
+import { type Described, publish, stageImage, stageRoot } from './publish.ts';
 import type { Recipe } from './recipe.ts';
-import { applyStep, describeStep } from './steps.ts';
+import { applyStep, describeStep, stepFingerprint } from './steps.ts';
 import { sha256 } from './tree.ts';
 import { openWorkspace } from './workspace.ts';
 
@@ -34,9 +36,20 @@ export interface BuildOptions {
 /** As long as a build may take at most, with some time to spare. */
 const waitForOtherMs = 45 * 60_000;
 
+/** Changes when disks come to be made in another way. */
+const diskVersion = 1;
+
 /** The recipe, and what else decides the result: equal hash, equal image (as far as the mirror is). */
-export async function hashRecipe({ name, kind, base, steps }: Recipe): Promise<string> {
-  return sha256(JSON.stringify({ name, kind, base, steps, with: await baseFingerprint(base), arch: arch() }));
+export async function hashRecipe(
+  { name, kind, base, steps, disk }: Recipe,
+  recipes: string,
+): Promise<string> {
+  const from: string[] = [await baseFingerprint(base)];
+  for (const step of steps) from.push(await stepFingerprint(step, recipes));
+  if (disk) from.push(`disk ${diskVersion}`, await readInitScript());
+  const files = from.filter((each, index) => index === 0 || each !== '');
+  const made = { name, kind, base, steps, with: files.length === 1 ? files[0] : files, arch: arch() };
+  return sha256(JSON.stringify(disk ? { ...made, disk } : made));
 }
 
 /** The image already made from exactly this recipe. */
@@ -59,15 +72,23 @@ async function lockBuild(
   });
 }
 
-/** The recipe's image: the one there is, or a new one. */
-export async function buildImage(layout: Layout, recipe: Recipe, options: BuildOptions = {}): Promise<Image> {
+/** The root directory of a disk, beside what will be the image. */
+async function stageTree(workspace: string): Promise<string> {
+  const root = join(workspace, 'root');
+  await mkdir(root, { mode: 0o700 });
+  await chmod(root, 0o755);
+  return root;
+}
+
+/** The recipe's image: the one there is, or a new one. `recipes` is the directory that the recipe came from. */
+export async function buildImage(
+  layout: Layout,
+  recipe: Recipe,
+  recipes: string,
+  options: BuildOptions = {},
+): Promise<Image> {
   const { force = false, onProgress, signal } = options;
-  if (recipe.kind === 'disk')
-    throw new CarrelError(
-      'driver_unsupported',
-      `${recipe.name} is a disk; this build makes root directories`,
-    );
-  const recipeHash = await hashRecipe(recipe);
+  const recipeHash = await hashRecipe(recipe, recipes);
   const before = await findBuilt(layout, recipeHash);
   if (before && !force) return before;
 
@@ -76,9 +97,10 @@ export async function buildImage(layout: Layout, recipe: Recipe, options: BuildO
   if (meanwhile && meanwhile.createdAt !== before?.createdAt) return meanwhile;
 
   await using workspace = await openWorkspace(layout.tmp, recipe.name);
-  const root = await stageRoot(workspace.directory);
-  const steps = recipe.steps.filter((step) => step.do !== 'packages');
-  const of = steps.length + 2;
+  const { name, aliases, description, kind, base, disk } = recipe;
+  const root = disk ? await stageTree(workspace.directory) : await stageRoot(workspace.directory);
+  const steps = recipe.steps.filter((step) => step.do !== 'packages' && step.do !== 'online');
+  const of = steps.length + 2 + (disk ? 2 : 0);
   let done = 0;
   let what = '';
   const report = (detail?: string): void =>
@@ -90,7 +112,7 @@ export async function buildImage(layout: Layout, recipe: Recipe, options: BuildO
     report();
   };
   // The helper holds the recipe's lock too: until it is gone, no other build starts.
-  const context: BuildContext = { root, lockFd: lock.fd, signal, report };
+  const context: BuildContext = { root, recipes, lockFd: lock.fd, signal, report };
 
   next(`base ${recipe.base.from}`);
   await buildBase(recipe, context);
@@ -98,13 +120,19 @@ export async function buildImage(layout: Layout, recipe: Recipe, options: BuildO
     next(describeStep(step));
     await applyStep(step, context);
   }
+  const described: Described = { name, aliases, description, kind, recipeHash };
+  if (disk && base.from === 'mmdebstrap') {
+    const scratch = join(workspace.directory, 'scratch');
+    await mkdir(scratch);
+    const staged = await stageImage(workspace.directory);
+    await makeDisk({ root, disk, base, scratch, staged, identity: recipeHash }, context, next);
+    described.disk = {
+      virtualBytes: disk.size,
+      boot: { append: disk.append },
+      agent: steps.some((step) => step.do === 'agent'),
+    };
+  }
   next('hash and publish');
-  const { name, aliases, description, kind } = recipe;
   // Awaited here: the workspace goes when this function is left.
-  return await publish(
-    layout,
-    workspace.directory,
-    { name, aliases, description, kind, recipeHash },
-    { signal },
-  );
+  return await publish(layout, workspace.directory, described, { signal });
 }

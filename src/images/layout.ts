@@ -1,7 +1,7 @@
 /**
  * The cache of images, shared by all clouds of a host:
  *
- *     images/<hash>/rootfs/      the files (kind rootfs), or disk.qcow2 (kind disk)
+ *     images/<hash>/rootfs/      the files (kind rootfs), or disk.qcow2 (kind disk), with kernel and initrd
  *     images/<hash>/image.json   what it is; written before the directory gets its name
  *     holds/<hash>/              who uses it: one file per user
  *     templates/                 empty file systems to copy (clone.ts)
@@ -31,6 +31,17 @@ const record = z.strictObject({
   recipeHash: hexHash.nullable(),
   bytes: z.int().nonnegative(),
   files: z.int().nonnegative(),
+  /** Of a disk. */
+  disk: z
+    .strictObject({
+      /** Length of the disk as a machine sees it; a machine's own may be longer, never shorter. */
+      virtualBytes: z.int().positive(),
+      /** Kernel command line for `kernel` and `initrd` beside the disk; null: the disk boots by itself only. */
+      boot: z.strictObject({ append: z.string() }).nullable(),
+      /** Carrel's agent is in it and answers on the port carrel.agent.0. */
+      agent: z.boolean(),
+    })
+    .optional(),
   createdAt: z.iso.datetime(),
 });
 
@@ -42,10 +53,15 @@ export interface Image extends ImageRecord {
   readonly directory: string;
   /** The root directory or the disk. */
   readonly path: string;
+  /** Of a disk with its own kernel (`disk.boot`): an ELF kernel or bzImage, and its RAM disk. */
+  readonly kernel?: string;
+  readonly initrd?: string;
 }
 
 /** The name of the content in the image's directory. */
 export const contentNames: Readonly<Record<ImageKind, string>> = { rootfs: 'rootfs', disk: 'disk.qcow2' };
+/** Beside a disk that can be booted without a boot loader. */
+export const bootNames = { kernel: 'kernel', initrd: 'initrd' } as const;
 
 export interface Layout {
   readonly cache: string;
@@ -103,7 +119,11 @@ export async function readImage({ images }: Layout, hash: string): Promise<Image
     throw new CarrelError('internal', `${join(directory, 'image.json')} is damaged`, {
       hint: 'remove that directory and build the image again',
     });
-  return { ...result.data, directory, path: join(directory, contentNames[result.data.kind]) };
+  const { kind, disk } = result.data;
+  const boot = disk?.boot
+    ? { kernel: join(directory, bootNames.kernel), initrd: join(directory, bootNames.initrd) }
+    : {};
+  return { ...result.data, directory, path: join(directory, contentNames[kind]), ...boot };
 }
 
 /** All images, newest first. A damaged one is left out: it must not take the others along. */

@@ -3,18 +3,47 @@ import { chmod, mkdir, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { CarrelError, errnoOf } from '#base/errors.ts';
 import { runCommand } from './command.ts';
-import { type Image, type ImageRecord, type Layout, contentNames, readImage, writeRecord } from './layout.ts';
-import { hashTree } from './tree.ts';
+import {
+  type Image,
+  type ImageRecord,
+  type Layout,
+  bootNames,
+  contentNames,
+  readImage,
+  writeRecord,
+} from './layout.ts';
+import { type TreeSummary, hashFiles, hashTree } from './tree.ts';
 
 /** What the maker knows; the rest is measured. */
-export type Described = Pick<ImageRecord, 'name' | 'aliases' | 'description' | 'kind' | 'recipeHash'>;
+export interface Described extends Pick<
+  ImageRecord,
+  'name' | 'aliases' | 'description' | 'kind' | 'recipeHash'
+> {
+  disk?: NonNullable<ImageRecord['disk']>;
+}
 
-/** The place for the content inside a workspace: an empty root directory. */
+/** The place of what will be the image inside a workspace. */
+export async function stageImage(workspace: string): Promise<string> {
+  const staged = join(workspace, 'image');
+  await mkdir(staged, { recursive: true, mode: 0o700 });
+  return staged;
+}
+
+/** The place for the content of a root file system inside a workspace: an empty root directory. */
 export async function stageRoot(workspace: string): Promise<string> {
-  const root = join(workspace, 'image', contentNames.rootfs);
-  await mkdir(root, { recursive: true, mode: 0o700 });
+  const root = join(await stageImage(workspace), contentNames.rootfs);
+  await mkdir(root, { mode: 0o700 });
   await chmod(root, 0o755);
   return root;
+}
+
+/** What an image is named by: its tree with owners, or its disk with the kernel and RAM disk beside it. */
+export async function hashContent(
+  directory: string,
+  { kind, disk }: Pick<ImageRecord, 'kind' | 'disk'>,
+): Promise<TreeSummary> {
+  if (kind === 'rootfs') return hashTree(join(directory, contentNames.rootfs), { owners: true });
+  return hashFiles(directory, [contentNames.disk, ...(disk?.boot ? Object.values(bootNames) : [])]);
 }
 
 async function makeDurable(directory: string, signal: AbortSignal | undefined): Promise<void> {
@@ -31,7 +60,7 @@ function refuseOtherName(there: ImageRecord, { name }: Described): void {
 }
 
 /**
- * Turns `workspace/image` (see `stageRoot`) into `images/<hash>`. An equal image that is there already under this
+ * Turns `workspace/image` (see `stageImage`) into `images/<hash>`. An equal image that is there already under this
  * name stays; under another one it is `name_taken`.
  */
 export async function publish(
@@ -41,7 +70,7 @@ export async function publish(
   { signal }: { signal?: AbortSignal | undefined } = {},
 ): Promise<Image> {
   const staged = join(workspace, 'image');
-  const { hash, files, bytes } = await hashTree(join(staged, contentNames[described.kind]), { owners: true });
+  const { hash, files, bytes } = await hashContent(staged, described);
   const made: ImageRecord = {
     format: 1,
     ...described,

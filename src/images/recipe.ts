@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { parse } from 'yaml';
 import { z } from 'zod';
 import { CarrelError, errnoOf, messageOf } from '#base/errors.ts';
+import { parseSize } from '#base/units.ts';
 import { safeRelativePath } from './archive/paths.ts';
 
 /** What an image can be: a directory to be used as `/`, or the disk of a virtual machine. */
@@ -48,6 +49,30 @@ const packageName = z
   .regex(/^[a-z0-9][a-z0-9+.-]+$/, 'must be the name of a Debian package (Debian policy 5.6.1)');
 const suiteName = z.string().regex(/^[a-z][a-z0-9-]*$/, 'must be the name of a Debian suite');
 
+const moduleName = z.string().regex(/^[a-z0-9][a-z0-9_-]*$/, 'must be the name of a kernel module');
+
+/** A folder below the directory of recipes. */
+const folder = z.string().transform((text, context) => {
+  try {
+    return safeRelativePath(text, { code: 'validation_failed' });
+  } catch (error) {
+    context.addIssue(messageOf(error));
+    return z.NEVER;
+  }
+});
+
+/** The facts that a machine has for itself; see the step `per_machine`. */
+export const machineFacts = [
+  'host-name',
+  'machine-id',
+  'ssh-host-keys',
+  'authorized-keys',
+  'root-password',
+  'random-seed',
+  'network',
+] as const;
+export type MachineFact = (typeof machineFacts)[number];
+
 const step = z.discriminatedUnion('do', [
   z.strictObject({
     do: z.literal('directory'),
@@ -86,7 +111,49 @@ const step = z.discriminatedUnion('do', [
     argv: z.array(argument).min(1),
     seconds: z.int().min(1).max(3600).default(60),
   }),
+  /**
+   * A folder of files beside the recipes goes over the root: executable ones as 0755, the others as 0644, all
+   * root's. `from` is below the directory of recipes, so that two recipes may share a folder.
+   */
+  z.strictObject({ do: z.literal('copy_files'), from: folder }),
+  /** Carrel's own agent, at /usr/lib/carrel/agent: answers the host on a virtio port of the machine. */
+  z.strictObject({ do: z.literal('agent') }),
+  /**
+   * What two machines must never share: the image is left without it, and each machine gets its own from the
+   * seed, at its first boot (a second RAM disk behind the image's), or from the agent when it is a clone.
+   */
+  z.strictObject({ do: z.literal('per_machine'), facts: z.array(z.enum(machineFacts)).min(1) }),
+  /** In the machine, booted from the finished disk, as root at its console. For what cannot be done from outside. */
+  z.strictObject({
+    do: z.literal('online'),
+    argv: z.array(argument).min(1),
+    seconds: z.int().min(1).max(3600).default(60),
+  }),
 ]);
+
+/** What makes a root directory a disk. */
+const disk = z.strictObject({
+  /** Smallest disk of a machine; its root grows to whatever the machine is given. */
+  size: z.string().transform((text, context) => {
+    try {
+      const bytes = parseSize(text);
+      if (bytes % 2 ** 20 === 0 && bytes >= 16 * 2 ** 20 && bytes <= 64 * 2 ** 30) return bytes;
+      context.addIssue('must be whole MiB, from 16M to 64G');
+    } catch (error) {
+      context.addIssue(messageOf(error));
+    }
+    return z.NEVER;
+  }),
+  /** A package that depends on a kernel, or is one. */
+  kernel: packageName,
+  /** Modules that the machine can load, by name, with what they need; `all` of the package. */
+  modules: z.union([z.literal('all'), z.array(moduleName)]),
+  /** Kernel command line, for both ways to boot (Documentation/admin-guide/kernel-parameters.rst). */
+  append: z
+    .string()
+    .max(1000)
+    .regex(/^[\w.,:=/+@%-]+( [\w.,:=/+@%-]+)*$/, 'must be words between single spaces'),
+});
 
 const base = z.discriminatedUnion('from', [
   /** The host's static busybox, and a link for each of its commands. */
@@ -95,7 +162,10 @@ const base = z.discriminatedUnion('from', [
   z.strictObject({
     from: z.literal('mmdebstrap'),
     suite: suiteName,
-    variant: z.enum(['essential', 'apt', 'minbase', 'required', 'important', 'standard']).default('minbase'),
+    /** `extract` unpacks the packages and what they need, and runs nothing of them. */
+    variant: z
+      .enum(['extract', 'essential', 'apt', 'minbase', 'required', 'important', 'standard'])
+      .default('minbase'),
     components: z.array(suiteName).min(1).default(['main']),
     /** Paths that dpkg does not unpack (dpkg(1), --path-exclude). */
     exclude: z.array(path).default([]),
@@ -109,11 +179,32 @@ const recipeSchema = z.strictObject({
   description: z.string().max(500),
   base,
   steps: z.array(step).default([]),
+  /** For `kind: disk`, and only there. */
+  disk: disk.optional(),
 });
 
 export type Recipe = z.output<typeof recipeSchema>;
 export type RecipeStep = z.output<typeof step>;
 export type RecipeBase = z.output<typeof base>;
+export type RecipeDisk = z.output<typeof disk>;
+
+/** Steps that only a machine can have. */
+const machineSteps: ReadonlySet<RecipeStep['do']> = new Set(['agent', 'online']);
+
+/** What the shape alone does not say. */
+function complaintAbout({ kind, base, steps, disk }: Recipe): string | undefined {
+  if (base.from !== 'mmdebstrap' && steps.some((each) => each.do === 'packages'))
+    return 'packages need the base mmdebstrap';
+  if (kind === 'rootfs') {
+    const step = steps.find((each) => machineSteps.has(each.do));
+    if (step) return `the step ${step.do} is for disks`;
+    return disk === undefined ? undefined : 'the part "disk" is for disks';
+  }
+  if (disk === undefined) return 'a disk needs a part "disk": size, kernel, modules, append';
+  return base.from === 'mmdebstrap'
+    ? undefined
+    : 'a disk needs the base mmdebstrap: its kernel comes from there';
+}
 
 /** A recipe from the text of a recipe.yaml; `where` names it in errors. */
 export function parseRecipe(text: string, where = 'recipe'): Recipe {
@@ -131,10 +222,9 @@ export function parseRecipe(text: string, where = 'recipe'): Recipe {
         issues: result.error.issues.map(({ path, message }) => ({ path: path.join('.'), message })),
       },
     });
-  const recipe = result.data;
-  if (recipe.base.from !== 'mmdebstrap' && recipe.steps.some((each) => each.do === 'packages'))
-    throw new CarrelError('validation_failed', `${where}: packages need the base mmdebstrap`);
-  return recipe;
+  const complaint = complaintAbout(result.data);
+  if (complaint !== undefined) throw new CarrelError('validation_failed', `${where}: ${complaint}`);
+  return result.data;
 }
 
 /** The recipe in `directory/recipe.yaml`. */

@@ -5,7 +5,8 @@ import { CarrelError, errnoOf } from '#base/errors.ts';
 import type { BuildContext } from './bases.ts';
 import { runCommand } from './command.ts';
 import { makeDirectories, resolveInRoot } from './inroot.ts';
-import type { RecipeStep } from './recipe.ts';
+import type { MachineFact, RecipeStep } from './recipe.ts';
+import { sha256, walkTree } from './tree.ts';
 
 type StepOf<Do extends RecipeStep['do']> = Extract<RecipeStep, { do: Do }>;
 
@@ -30,7 +31,11 @@ async function directory(
   }
 }
 
-async function file(step: Omit<StepOf<'file'>, 'do'>, { root }: BuildContext): Promise<void> {
+type FileContent = Omit<StepOf<'file'>, 'do' | 'content'> & { readonly content: string | Uint8Array };
+
+const plain = { mode: 0o644, uid: 0, gid: 0 } as const;
+
+async function file(step: FileContent, { root }: Pick<BuildContext, 'root'>): Promise<void> {
   const place = await resolveInRoot(root, step.path);
   await makeDirectories(dirname(place));
   await rm(place, { force: true }); // it may be a link to somewhere else
@@ -117,6 +122,74 @@ async function run(
   });
 }
 
+/** A folder over the root; what git does not keep of a file (owner, exact mode) is not taken from the host. */
+async function copyFiles({ from }: StepOf<'copy_files'>, { root, recipes }: BuildContext): Promise<void> {
+  const source = join(recipes, from);
+  for await (const { path, stats } of walkTree(source)) {
+    const place = await resolveInRoot(root, path);
+    if (stats.isDirectory()) {
+      await makeDirectories(place);
+      continue;
+    }
+    if (!stats.isFile()) throw new CarrelError('validation_failed', `${join(from, path)} is not a file`);
+    const mode = (stats.mode & 0o100) === 0 ? 0o644 : 0o755;
+    await file({ path, content: await readFile(join(source, path)), mode, uid: 0, gid: 0 }, { root });
+  }
+}
+
+/** Where the native parts are built, and where the agent lies in a machine. */
+const agentProgram = join(import.meta.dirname, '../../build/agent');
+const agentPlace = '/usr/lib/carrel/agent';
+
+async function agentBytes(): Promise<Buffer> {
+  try {
+    return await readFile(agentProgram);
+  } catch (error) {
+    if (errnoOf(error) !== 'ENOENT') throw error;
+    throw new CarrelError('host_unsupported', 'the agent for virtual machines is not built', {
+      hint: 'make -C src/native',
+      cause: error,
+    });
+  }
+}
+
+/** How an image is left without a fact that each machine has for itself. */
+const withoutFact: Readonly<Record<MachineFact, (context: BuildContext) => Promise<void>>> = {
+  'host-name': (context) => file({ path: '/etc/hostname', content: '', ...plain }, context),
+  'machine-id': async (context) => {
+    await file({ path: '/etc/machine-id', content: '', ...plain }, context);
+    await remove({ do: 'remove', paths: ['/var/lib/dbus/machine-id'] }, context);
+  },
+  'ssh-host-keys': (context) =>
+    remove({ do: 'remove', paths: ['/etc/ssh/ssh_host_*_key*', '/etc/dropbear/*_host_key'] }, context),
+  'authorized-keys': async (context) => {
+    await directory({ do: 'directory', paths: ['/root/.ssh'], mode: 0o700, uid: 0, gid: 0 }, context);
+    await remove({ do: 'remove', paths: ['/root/.ssh/*'] }, context);
+  },
+  'root-password': async ({ root }) => {
+    const place = await resolveInRoot(root, '/etc/shadow');
+    const text = await readFile(place, 'utf8');
+    await writeFile(place, text.replace(/^root:[^:]*:/m, 'root:!:'));
+  },
+  'random-seed': (context) => remove({ do: 'remove', paths: ['/var/lib/systemd/random-seed'] }, context),
+  network: async (context) => {
+    await file({ path: '/etc/resolv.conf', content: '', ...plain }, context);
+    await directory({ do: 'directory', paths: ['/etc/carrel'], mode: 0o755, uid: 0, gid: 0 }, context);
+    await remove({ do: 'remove', paths: ['/etc/carrel/network'] }, context);
+  },
+};
+
+/** What besides its text a step takes from the host: part of the recipe's hash. */
+export async function stepFingerprint(step: RecipeStep, recipes: string): Promise<string> {
+  if (step.do === 'agent') return sha256(await agentBytes());
+  if (step.do !== 'copy_files') return '';
+  const parts: string[] = [];
+  for await (const { path, stats } of walkTree(join(recipes, step.from)))
+    if (stats.isFile())
+      parts.push(`${path} ${stats.mode & 0o100} ${sha256(await readFile(join(recipes, step.from, path)))}`);
+  return parts.join('\n');
+}
+
 /** Carries out one step. */
 export async function applyStep(step: RecipeStep, context: BuildContext): Promise<void> {
   switch (step.do) {
@@ -134,6 +207,15 @@ export async function applyStep(step: RecipeStep, context: BuildContext): Promis
       return remove(step, context);
     case 'run':
       return run(step, context);
+    case 'copy_files':
+      return copyFiles(step, context);
+    case 'agent':
+      return file({ path: agentPlace, content: await agentBytes(), mode: 0o755, uid: 0, gid: 0 }, context);
+    case 'per_machine':
+      for (const fact of step.facts) await withoutFact[fact](context);
+      return;
+    case 'online':
+      return; // in the machine, once its disk is made
   }
 }
 
@@ -141,6 +223,9 @@ export async function applyStep(step: RecipeStep, context: BuildContext): Promis
 export function describeStep(step: RecipeStep): string {
   if ('paths' in step) return `${step.do} ${step.paths.join(' ')}`;
   if ('path' in step) return `${step.do} ${step.path}`;
-  if ('argv' in step) return `run ${step.argv.join(' ')}`;
+  if ('argv' in step) return `${step.do} ${step.argv.join(' ')}`;
+  if (step.do === 'copy_files') return `copy_files ${step.from}`;
+  if (step.do === 'per_machine') return `per_machine ${step.facts.join(' ')}`;
+  if (step.do === 'agent') return step.do;
   return `${step.do} ${'names' in step ? step.names.join(' ') : step.name}`;
 }

@@ -15,14 +15,32 @@ import { type BuildOptions, buildImage } from './build.ts';
 import { exportImage } from './export.ts';
 import { type ImageFormat, type ImportRequest, importImage } from './import.ts';
 import { type Image, type Layout, defaultCache, openLayout, readImage, readImages } from './layout.ts';
-import { type Recipe, readRecipes } from './recipe.ts';
-import { hashTree, sha256 } from './tree.ts';
+import { hashContent } from './publish.ts';
+import { type ImageKind, type Recipe, readRecipes } from './recipe.ts';
+import { sha256 } from './tree.ts';
 import { exists, openWorkspace } from './workspace.ts';
 
 export interface ImagesOptions {
   readonly cache?: string;
   /** The directory with one folder per recipe. */
   readonly recipes?: string;
+}
+
+/** What kind of image is looked for; any unless given. */
+export interface Wanted {
+  readonly kind?: ImageKind;
+}
+
+function byName<T extends { readonly name: string; readonly aliases: readonly string[] }>(
+  all: readonly T[],
+  reference: string,
+  kind: ImageKind | undefined,
+): T | undefined {
+  return (
+    all.find(({ name }) => name === reference) ??
+    all.find(({ aliases }) => aliases.includes(reference)) ??
+    (kind === 'disk' ? all.find(({ name }) => name === `${reference}-disk`) : undefined)
+  );
 }
 
 /** The recipes that come with Carrel. */
@@ -49,12 +67,15 @@ export class Images {
     return readRecipes(this.#recipes);
   }
 
-  /** By name, else by alias, else by hash (at least 8 digits of it); the newest of several. */
-  async find(reference: string): Promise<Image | undefined> {
-    const images = await this.list();
+  /**
+   * By name, else by alias, else by hash (at least 8 digits of it); the newest of several. With a kind, images
+   * of other kinds are not seen, and for a disk NAME may also be called NAME-disk.
+   */
+  async find(reference: string, { kind }: Wanted = {}): Promise<Image | undefined> {
+    const all = await this.list();
+    const images = kind === undefined ? all : all.filter((image) => image.kind === kind);
     return (
-      images.find((image) => image.name === reference) ??
-      images.find((image) => image.aliases.includes(reference)) ??
+      byName(images, reference, kind) ??
       (reference.length >= minHashPrefix
         ? images.find((image) => image.hash.startsWith(reference))
         : undefined)
@@ -62,28 +83,34 @@ export class Images {
   }
 
   /** Like `find`, but `not_found` with what to do when there is none. */
-  async require(reference: string): Promise<Image> {
-    const image = await this.find(reference);
+  async require(reference: string, wanted: Wanted = {}): Promise<Image> {
+    const image = await this.find(reference, wanted);
     if (image) return image;
-    const known = (await this.#recipe(reference)) !== undefined;
-    throw new CarrelError('not_found', `There is no image ${JSON.stringify(reference.slice(0, 100))}`, {
-      hint: known ? `build it with: carrel image build ${reference}` : 'list images with: carrel image ls',
+    const recipe = await this.findRecipe(reference, wanted);
+    const what = wanted.kind === 'disk' ? 'disk image' : 'image';
+    throw new CarrelError('not_found', `There is no ${what} ${JSON.stringify(reference.slice(0, 100))}`, {
+      hint: recipe ? `build it with: carrel image build ${recipe.name}` : 'list images with: carrel image ls',
     });
   }
 
-  async #recipe(reference: string): Promise<Recipe | undefined> {
-    const recipes = await this.recipes();
-    return recipes.get(reference) ?? recipes.values().find((recipe) => recipe.aliases.includes(reference));
+  /** The recipe of a name, as `find` finds images. */
+  async findRecipe(reference: string, { kind }: Wanted = {}): Promise<Recipe | undefined> {
+    const recipes = [...(await this.recipes()).values()];
+    return byName(
+      kind === undefined ? recipes : recipes.filter((recipe) => recipe.kind === kind),
+      reference,
+      kind,
+    );
   }
 
   /** The recipe's image, built if it is not there or the recipe has changed. */
-  async build(reference: string, options: BuildOptions = {}): Promise<Image> {
-    const recipe = await this.#recipe(reference);
+  async build(reference: string, options: BuildOptions & Wanted = {}): Promise<Image> {
+    const recipe = await this.findRecipe(reference, options);
     if (!recipe)
       throw new CarrelError('not_found', `There is no recipe ${JSON.stringify(reference.slice(0, 100))}`, {
         hint: `recipes are: ${[...(await this.recipes()).keys()].join(', ')}`,
       });
-    return buildImage(this.layout, recipe, options);
+    return buildImage(this.layout, recipe, this.#recipes, options);
   }
 
   /** A root file system from an archive with a stated format. */
@@ -97,8 +124,8 @@ export class Images {
   }
 
   /** An image as it is in the cache; if there is none, and a recipe, built. */
-  async ensure(reference: string, options: BuildOptions = {}): Promise<Image> {
-    return (await this.find(reference)) ?? (await this.build(reference, options));
+  async ensure(reference: string, options: BuildOptions & Wanted = {}): Promise<Image> {
+    return (await this.find(reference, options)) ?? (await this.build(reference, options));
   }
 
   /**
@@ -167,7 +194,7 @@ export class Images {
   /** Reads all of it and compares; `internal` when a file was changed behind our back. */
   async verify(reference: string): Promise<Image> {
     const image = await this.require(reference);
-    const { hash } = await hashTree(image.path, { owners: true });
+    const { hash } = await hashContent(image.directory, image);
     if (hash !== image.hash)
       throw new CarrelError('internal', `image ${image.name} is not what it was when it was made`, {
         hint: `remove it and build it again: carrel image build ${image.name} --force`,
