@@ -17,6 +17,8 @@ export interface StreamOptions {
   readonly from?: number | undefined;
   /** Takes output; a promise holds the stream back until it resolves. */
   readonly output: (bytes: Uint8Array) => void | Promise<void>;
+  /** Told whether we are the one who writes, whenever that is said. */
+  readonly writer?: (mine: boolean) => void;
   /** Told when the connection is lost and when it is back. */
   readonly state?: (state: 'lost' | 'back') => void;
   /** How long to try to come back. */
@@ -28,6 +30,8 @@ export interface Stream {
   readonly ended: Promise<ProgramEnd | undefined>;
   /** Bytes typed while the connection is lost wait for it. */
   input(bytes: Uint8Array): void;
+  /** Becomes the one who writes; whoever was it is told. */
+  take(): void;
   resize(rows: number, columns: number): void;
   /** Goes away; the program stays. */
   leave(): void;
@@ -69,7 +73,7 @@ interface Closed {
 }
 
 export function openStream(options: StreamOptions): Stream {
-  const { token, output, state = () => undefined, patienceMs = 60_000 } = options;
+  const { token, output, writer = () => undefined, state = () => undefined, patienceMs = 60_000 } = options;
   let offset = options.from;
   let socket: WebSocket | undefined;
   let left = false;
@@ -98,6 +102,7 @@ export function openStream(options: StreamOptions): Stream {
       const said = streamStatus.parse(JSON.parse(Buffer.from(bytes).toString('utf8')));
       // the first one says where the server really begins: later than asked, if bytes are no longer kept
       if (said.from !== undefined) offset = said.from;
+      if (said.writer !== undefined) writer(said.writer);
       if (said.end) end = said.end;
     }
   };
@@ -178,6 +183,9 @@ export function openStream(options: StreamOptions): Stream {
     input(bytes) {
       if (send('input', bytes)) return;
       if (waiting.reduce((sum, chunk) => sum + chunk.length, bytes.length) <= maxWaiting) waiting.push(bytes);
+    },
+    take() {
+      send('write', JSON.stringify({ take: true }));
     },
     resize(rows, columns) {
       size = { rows, columns };

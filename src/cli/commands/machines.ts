@@ -3,6 +3,7 @@ import { CarrelError } from '#base/errors.ts';
 import { formatDuration, formatSize } from '#base/units.ts';
 import { limits, machineState, type Machine } from '#contract/schemas/machines.ts';
 import type { Action } from '../spec.ts';
+import { linesOfFile } from './script.ts';
 import type { Column } from '../ui/table.ts';
 import type { Output } from '../ui/output.ts';
 import { all, waitForJob } from '../waiting.ts';
@@ -48,6 +49,8 @@ export const machineNew: Action = async ({ args, out, connect }) => {
   const image = args.option('image');
   const course = args.option('course');
   const ttl = args.duration('ttl');
+  const starter = args.option('starter');
+  const lines = starter === undefined ? undefined : await linesOfFile(starter);
   const wanted = {
     cpus: args.number('cpus'),
     memoryBytes: args.size('memory'),
@@ -68,6 +71,7 @@ export const machineNew: Action = async ({ args, out, connect }) => {
         start: !args.flag('stopped'),
         ...(image !== undefined && { image }),
         ...(course !== undefined && { course }),
+        ...(lines && { starter: { lines } }),
         ...(ttl !== undefined && { ttlSeconds: Math.round(ttl / 1000) }),
       },
     },
@@ -80,6 +84,7 @@ export const machineNew: Action = async ({ args, out, connect }) => {
   await waitForJob(client, out, job.id);
   const machine = await client.getMachine({ params: { machine: id ?? name } });
   out.result(machine, () => `${renderMachine(machine, out)}\nA shell in it: carrel machine exec ${name}`);
+  if (lines) out.note(`Its starter script: carrel script show ${name}`);
   return undefined;
 };
 

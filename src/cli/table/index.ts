@@ -4,6 +4,7 @@ import { cloudCommands } from './cloud.ts';
 import { courseCommands } from './courses.ts';
 import { labCommands } from './labs.ts';
 import { machineCommands } from './machines.ts';
+import { reachCommands } from './reach.ts';
 import { systemCommands } from './system.ts';
 
 export const groups: readonly GroupSpec[] = [
@@ -16,6 +17,9 @@ export const groups: readonly GroupSpec[] = [
   { name: 'grade', doc: 'marks with their reasons' },
   { name: 'regrade', doc: 'grade again, see the difference, undo' },
   { name: 'machine', alias: 'm', doc: 'machines with root' },
+  { name: 'forward', doc: 'ports of the host that lead into machines' },
+  { name: 'script', doc: 'lines run inside machines, with what came of each' },
+  { name: 'oscloud', doc: 'the records behind the OS-Cloud routes' },
   { name: 'image', doc: 'what machines and sandboxes start from' },
   { name: 'network', doc: 'networks' },
   { name: 'job', doc: 'what is being done, and what was' },
@@ -26,5 +30,6 @@ export const commands: readonly CommandSpec[] = [
   ...courseCommands,
   ...labCommands,
   ...machineCommands,
+  ...reachCommands,
   ...systemCommands,
 ];

@@ -32,6 +32,11 @@ export const machineCommands: readonly CommandSpec[] = [
       { flags: '--label <key=value>', doc: 'for finding it again', many: true },
       { flags: '--ttl <time>', doc: 'delete it after this time' },
       { flags: '--stopped', doc: 'do not start it' },
+      {
+        flags: '--starter <file>',
+        doc: 'lines to run in it when it is ready for the first time',
+        complete: 'file',
+      },
       noWait,
     ],
     remote: true,
