@@ -164,7 +164,6 @@ uint64_t keep_offset(const struct run *);
 
 /* ---- serve.c ---- */
 extern int machine_target;                            /* pidfd of the machine an exec server belongs to, or -1 */
-int listen_on(const char *path);
 _Noreturn void serve_on(int listener, int lifeline);  /* lifeline: a descriptor whose end of file ends us; or -1 */
 int serve(const char *path);
 
@@ -185,7 +184,14 @@ int namespace_flags(const char *list, uint64_t *flags);
 int parse_number(const char *text, double *value);
 int set_nonblocking(int fd);
 int fail(struct run *, const char *object, int error); /* sets errno and the object, gives -1 */
+int listen_on(const char *path);
 int open_in(int dir, const char *path, uint64_t flags, uint64_t resolve);
+
+/* the guest's users, and PATH (users.c) */
+struct account { char name[64], home[256], shell[256]; unsigned uid, gid; };
+bool find_account(const char *wanted, struct account *); /* by name or number */
+size_t find_groups(const char *member, gid_t *, size_t room);
+int execute_along(char **argv, char **envp);          /* never returns but with an errno */
 
 /* rtnetlink (net.c) */
 int net_open(void);

@@ -188,63 +188,7 @@ int raw_child(struct run *run, struct op *op) {
   return tcsetattr(run->stdio[0].theirs, TCSANOW, &t);
 }
 
-/* ---- the guest's own user table: read as what it is, a file somebody else wrote ---- */
-
-static char *guest_file(const char *path, size_t limit) {
-  int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-  struct stat s;
-  char *text = NULL;
-  if (fd >= 0 && !fstat(fd, &s) && S_ISREG(s.st_mode) && (text = calloc(1, limit + 1))) {
-    size_t n = 0;
-    ssize_t got;
-    while (n < limit && (got = read(fd, text + n, limit - n)) > 0) n += (size_t)got;
-  }
-  if (fd >= 0) close(fd);
-  return text;
-}
-
-struct account { char name[64], home[256], shell[256]; unsigned uid, gid; };
-
-static bool parse_account(char *line, struct account *a) {
-  char *field[7];
-  for (int i = 0; i < 7; i++)
-    if (!(field[i] = strsep(&line, ":"))) return false;
-  char *end1, *end2;
-  a->uid = (unsigned)strtoul(field[2], &end1, 10);
-  a->gid = (unsigned)strtoul(field[3], &end2, 10);
-  if (!*field[2] || !*field[3] || *end1 || *end2) return false;
-  snprintf(a->name, sizeof a->name, "%s", field[0]);
-  snprintf(a->home, sizeof a->home, "%s", field[5]);
-  snprintf(a->shell, sizeof a->shell, "%s", field[6]);
-  return true;
-}
-
-static bool find_account(const char *wanted, struct account *found) {
-  char *text = guest_file("/etc/passwd", 1 << 20), *at = text, *line;
-  bool ok = false;
-  while (!ok && at && (line = strsep(&at, "\n"))) {
-    struct account a;
-    char uid[16];
-    if (!parse_account(line, &a)) continue;
-    snprintf(uid, sizeof uid, "%u", a.uid);
-    if (!strcmp(a.name, wanted) || !strcmp(uid, wanted)) *found = a, ok = true;
-  }
-  free(text);
-  return ok;
-}
-
-static size_t find_groups(const char *member, gid_t *groups, size_t room) {
-  char *text = guest_file("/etc/group", 1 << 20), *at = text, *line;
-  size_t n = 0;
-  while (at && (line = strsep(&at, "\n"))) {
-    char *name = strsep(&line, ":"), *password = strsep(&line, ":"), *id = strsep(&line, ":"), *one;
-    if (!name || !password || !id || !line) continue;
-    while ((one = strsep(&line, ",")))
-      if (!strcmp(one, member) && n < room) groups[n++] = (gid_t)strtoul(id, NULL, 10);
-  }
-  free(text);
-  return n;
-}
+/* ---- who: by the guest's own tables ---- */
 
 static int variable(struct run *run, const char *name, const char *value) {
   char *text;

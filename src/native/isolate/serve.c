@@ -11,44 +11,10 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 int machine_target = -1;
 int self_fd = -1;
-
-/* A unix socket only its owner can use. Paths longer than 107 bytes go through /proc/self/fd. */
-int listen_on(const char *path) {
-  struct sockaddr_un a = { .sun_family = AF_UNIX };
-  char copy[4096];
-  int dir = -1;
-  if (strlen(path) >= sizeof copy) { errno = ENAMETOOLONG; return -1; }
-  strcpy(copy, path);
-  if (strlen(path) < sizeof a.sun_path) strcpy(a.sun_path, path);
-  else {
-    char *slash = strrchr(copy, '/');
-    if (!slash) { errno = ENAMETOOLONG; return -1; }
-    *slash = 0;
-    dir = open(copy, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (dir < 0) return -1;
-    if (snprintf(a.sun_path, sizeof a.sun_path, "/proc/self/fd/%d/%.80s", dir, slash + 1) >= (int)sizeof a.sun_path) {
-      close(dir);
-      errno = ENAMETOOLONG;
-      return -1;
-    }
-  }
-  int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-  unlink(path);
-  mode_t old = umask(0177);
-  int result = fd < 0 ? -1 : bind(fd, (struct sockaddr *)&a, sizeof a);
-  int error = errno;
-  umask(old);
-  if (!result) result = listen(fd, 128), error = errno;
-  if (dir >= 0) close(dir);
-  if (result && fd >= 0) close(fd);
-  errno = error;
-  return result ? -1 : fd;
-}
 
 static bool ours(int fd) {
   struct ucred c;

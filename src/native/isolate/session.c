@@ -116,31 +116,6 @@ static void arrange_stdio(struct run *run) {
   if (syscall(SYS_close_range, last + 1, ~0U, 4 /* CLOSE_RANGE_CLOEXEC */)) child_fail(run, errno);
 }
 
-static const char *path_variable(struct run *run) {
-  for (int i = 0; i < run->envc; i++)
-    if (!strncmp(run->envp[i], "PATH=", 5)) return run->envp[i] + 5;
-  return "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-}
-
-/* execve along PATH, as a shell does: the first file found counts, unless it may not be executed. */
-static int execute(struct run *run) {
-  const char *name = run->argv[0];
-  if (strchr(name, '/')) return execve(name, run->argv, run->envp), errno;
-  int error = ENOENT;
-  const char *path = path_variable(run);
-  for (;;) {
-    size_t n = strcspn(path, ":");
-    char full[4096];
-    if (snprintf(full, sizeof full, "%.*s/%s", (int)(n ? n : 1), n ? path : ".", name) < (int)sizeof full) {
-      execve(full, run->argv, run->envp);
-      if (errno != ENOENT && errno != ENOTDIR) error = errno;
-      if (error != ENOENT && error != EACCES) return error;
-    }
-    if (!path[n]) return error;
-    path += n + 1;
-  }
-}
-
 _Noreturn static void become_program(struct run *run) {
   static char *no_environment[] = { NULL };
   if (!run->argc) child_fail(run, EINVAL);
@@ -152,7 +127,7 @@ _Noreturn static void become_program(struct run *run) {
   sigprocmask(SIG_SETMASK, &none, NULL);
   int error;
   if (run->self) error = (int)syscall(SYS_execveat, self_fd, "", run->argv, run->envp, AT_EMPTY_PATH) ? errno : 0;
-  else error = execute(run);
+  else error = execute_along(run->argv, run->envp);
   struct note note = { .kind = NOTE_EXEC, .number = error };
   note_send(run->status, &note, -1);
   dprintf(2, "isolate: %s: %s\n", run->argv[0], error == ENOENT && !strchr(run->argv[0], '/') ? "command not found" : strerror(error));

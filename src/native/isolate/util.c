@@ -8,7 +8,10 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -107,4 +110,37 @@ int fail(struct run *run, const char *object, int error) {
 int open_in(int dir, const char *path, uint64_t flags, uint64_t resolve) {
   struct open_how how = { .flags = flags | O_CLOEXEC, .resolve = resolve };
   return (int)syscall(SYS_openat2, dir, *path ? path : ".", &how, sizeof how);
+}
+
+/* A unix socket only its owner can use. Paths longer than 107 bytes go through /proc/self/fd. */
+int listen_on(const char *path) {
+  struct sockaddr_un a = { .sun_family = AF_UNIX };
+  char copy[4096];
+  int dir = -1;
+  if (strlen(path) >= sizeof copy) { errno = ENAMETOOLONG; return -1; }
+  strcpy(copy, path);
+  if (strlen(path) < sizeof a.sun_path) strcpy(a.sun_path, path);
+  else {
+    char *slash = strrchr(copy, '/');
+    if (!slash) { errno = ENAMETOOLONG; return -1; }
+    *slash = 0;
+    dir = open(copy, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (dir < 0) return -1;
+    if (snprintf(a.sun_path, sizeof a.sun_path, "/proc/self/fd/%d/%.80s", dir, slash + 1) >= (int)sizeof a.sun_path) {
+      close(dir);
+      errno = ENAMETOOLONG;
+      return -1;
+    }
+  }
+  int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  unlink(path);
+  mode_t old = umask(0177);
+  int result = fd < 0 ? -1 : bind(fd, (struct sockaddr *)&a, sizeof a);
+  int error = errno;
+  umask(old);
+  if (!result) result = listen(fd, 128), error = errno;
+  if (dir >= 0) close(dir);
+  if (result && fd >= 0) close(fd);
+  errno = error;
+  return result ? -1 : fd;
 }
