@@ -21,6 +21,7 @@ export const idPrefixes = {
   snapshot: 'sn',
   forward: 'f',
   script: 'sc',
+  template: 'tp',
 } as const;
 
 export type IdKind = keyof typeof idPrefixes;

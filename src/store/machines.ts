@@ -140,19 +140,30 @@ export async function updateMachine(
 /** Highest number of container id ranges: the last one must end below 2^32 - 1. */
 export const maxUidSlots = Math.floor((2 ** 32 - 1 - 1_000_000) / 65_536);
 
-/** Gives the machine the lowest free range of container ids; parallel calls wait for each other. */
-export async function allocateUidSlot(tx: Tx, machineId: string): Promise<number> {
+/**
+ * The lowest range of container ids that nobody has; `no_capacity` when there is none. Parallel calls wait for the
+ * end of each other's transactions, in which it is written to a row.
+ */
+export async function lowestFreeUidSlot(tx: Tx): Promise<number> {
   await sql`select pg_advisory_xact_lock(hashtextextended('uid slots', 0))`.execute(tx);
-  const { rows } = await sql<{ uid_slot: number }>`
-    update machines set uid_slot = coalesce(uid_slot, (
-      select min(slot) from (
-        select 0 as slot union all select uid_slot + 1 from machines where uid_slot is not null
-      ) candidates
-      where slot < ${maxUidSlots} and not exists (select from machines m where m.uid_slot = slot)))
-    where id = ${machineId} returning uid_slot`.execute(tx);
-  const row = rows[0];
-  if (!row) throw new CarrelError('not_found', `machine ${machineId} does not exist`);
-  if (row.uid_slot === null)
-    throw new CarrelError('no_capacity', 'all ranges of container user ids are in use');
-  return row.uid_slot;
+  const { rows } = await sql<{ slot: number | null }>`
+    select min(slot) as slot from (select 0 as slot union all select uid_slot + 1 from uid_slots) candidates
+    where slot < ${maxUidSlots} and not exists (select from uid_slots where uid_slot = slot)`.execute(tx);
+  const slot = rows[0]?.slot ?? null;
+  if (slot === null) throw new CarrelError('no_capacity', 'all ranges of container user ids are in use');
+  return slot;
+}
+
+/** Gives the machine the lowest free range of container ids, or the one it has already. */
+export async function allocateUidSlot(tx: Tx, machineId: string): Promise<number> {
+  const had = await tx
+    .selectFrom('machines')
+    .select('uid_slot')
+    .where('id', '=', machineId)
+    .executeTakeFirst();
+  if (!had) throw new CarrelError('not_found', `machine ${machineId} does not exist`);
+  if (had.uid_slot !== null) return had.uid_slot;
+  const slot = await lowestFreeUidSlot(tx);
+  await tx.updateTable('machines').set({ uid_slot: slot }).where('id', '=', machineId).execute();
+  return slot;
 }

@@ -7,6 +7,7 @@ import * as machines from './migrations/0003_machines.ts';
 import * as classroom from './migrations/0004_classroom.ts';
 import * as virtual from './migrations/0005_virtual.ts';
 import * as reach from './migrations/0006_reach.ts';
+import * as templates from './migrations/0007_templates.ts';
 import type { Db } from './schema.ts';
 
 /** In order; the name of a released migration never changes. */
@@ -17,6 +18,7 @@ const migrations: Readonly<Record<string, Migration>> = {
   '0004_classroom': classroom,
   '0005_virtual': virtual,
   '0006_reach': reach,
+  '0007_templates': templates,
 };
 const names = Object.keys(migrations);
 

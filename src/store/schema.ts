@@ -18,6 +18,7 @@ import type { OsCloudMachineTable } from './oscloud.ts';
 import type { ScriptLineTable, ScriptTable } from './scripts.ts';
 import type { SnapshotTable } from './snapshots.ts';
 import type { SubmissionTable } from './submissions.ts';
+import type { SpareTable, TemplateTable } from './templates.ts';
 import type { TokenTable } from './tokens.ts';
 import type { UserTable } from './users.ts';
 
@@ -46,6 +47,8 @@ export interface Schema {
   machine_scripts: ScriptTable;
   machine_script_lines: ScriptLineTable;
   oscloud_machines: OsCloudMachineTable;
+  vm_templates: TemplateTable;
+  vm_spares: SpareTable;
 }
 
 /** Where a query runs: the pool, or a transaction (which is one too). */
