@@ -22,9 +22,16 @@ export function endOf({ exit, signal, killed, oomKills }: ExitReport): ProgramEn
   return { kind: 'exited', status: exit ?? 255 };
 }
 
-/** Opens the terminal of a kept program, running or ended; `gone` when its output was thrown away. */
+/** Where a keeper has its socket, and what it writes. */
+export type TerminalPaths = Readonly<Record<'socket' | 'lock' | 'report' | 'record', string>>;
+
+/** Opens the terminal of a kept command of a container, running or ended. */
 export async function openKept(directory: string, id: string): Promise<Terminal> {
-  const paths = execPaths(directory, id);
+  return openTerminal(execPaths(directory, id), id);
+}
+
+/** Opens a terminal that a keeper has; `gone` when its output was thrown away. */
+export async function openTerminal(paths: TerminalPaths, id: string): Promise<Terminal> {
   if (!existsSync(paths.record)) throw new CarrelError('gone', `the output of ${id} is not kept any more`);
   const watchers = new Set<() => void>();
   let link: Exec | undefined;

@@ -31,7 +31,7 @@ import { introduce } from './identity.ts';
 import { observe } from './observe.ts';
 import { answers, keepProgram, openConsole, runProgram } from './programs.ts';
 import { changePassword } from './password.ts';
-import { uidBaseOf } from './spec.ts';
+import { uidBaseOf } from '../ids.ts';
 import { prepareContainer, startPrepared, type StartParts } from './start.ts';
 import { stopContainer } from './stop.ts';
 import { validateContainer } from './validate.ts';

@@ -5,7 +5,7 @@
 import { isCarrelError } from '#base/errors.ts';
 import type { MachineSpec } from '../../driver.ts';
 import { makeDirectoryInside, readInside, writeInside } from '../../files.ts';
-import { uidBaseOf } from './spec.ts';
+import { uidBaseOf } from '../ids.ts';
 
 /** More than any of these files has. */
 const maxBytes = 64 * 2 ** 10;

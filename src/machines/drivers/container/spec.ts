@@ -1,18 +1,11 @@
-/** A container's facts: where its files lie, and which ids are its own. */
+/** A container's facts: where its files lie, and what it is to become. */
 import { join } from 'node:path';
 import { CarrelError } from '#base/errors.ts';
 import type { Images } from '#images/store.ts';
 import type { Fabric } from '#fabric/fabric.ts';
-import { type ContainerSpec, idsPerContainer } from '#isolate/machine.ts';
+import type { ContainerSpec } from '#isolate/machine.ts';
 import type { MachineSpec } from '../../driver.ts';
-
-/** Host ids of containers begin here: above those of people and services, and of /etc/subuid's usual ranges. */
-const firstUid = 1_000_000;
-
-/** The host's uid and gid of the container's root. */
-export function uidBaseOf({ uidSlot }: Pick<MachineSpec, 'uidSlot'>): number {
-  return firstUid + uidSlot * idsPerContainer;
-}
+import { uidBaseOf } from '../ids.ts';
 
 /** The writable layer, as `prepareUpper` makes it: one or the other exists. */
 export function upperPaths(directory: string): { readonly image: string; readonly tree: string } {

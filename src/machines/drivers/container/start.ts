@@ -6,7 +6,8 @@ import { checkUpper, type Cloner } from '#images/clone.ts';
 import { type Keeper, startContainer } from '#isolate/machine.ts';
 import type { MachineSpec } from '../../driver.ts';
 import type { DriverHost } from '../table.ts';
-import { containerSpec, uidBaseOf, upperPaths } from './spec.ts';
+import { uidBaseOf } from '../ids.ts';
+import { containerSpec, upperPaths } from './spec.ts';
 
 export interface StartParts extends DriverHost {
   readonly cloner: Cloner;

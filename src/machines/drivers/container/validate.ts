@@ -2,12 +2,12 @@
 import { availableParallelism, totalmem } from 'node:os';
 import { CarrelError } from '#base/errors.ts';
 import { formatSize } from '#base/units.ts';
-import type { NewMachine } from '#contract/schemas/machines.ts';
 import type { Image } from '#images/layout.ts';
 import { minUpperBytes } from '#images/template.ts';
+import type { MachineRequest } from '../../driver.ts';
 
 /** Refuses an image that is no root file system, and limits that this host cannot give or keep. */
-export function validateContainer({ limits }: Pick<NewMachine, 'limits'>, image: Image): void {
+export function validateContainer({ limits }: Pick<MachineRequest, 'limits'>, image: Image): void {
   if (image.kind !== 'rootfs')
     throw new CarrelError(
       'validation_failed',

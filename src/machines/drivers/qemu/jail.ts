@@ -1,0 +1,84 @@
+/**
+ * The plan of QEMU's process: an id of its own without any capability, namespaces of its own (no network at all), and
+ * a root that holds the programs of the host, read-only, and the machine's files. Data: who starts QEMU differently (a
+ * template, a clone) adds files and descriptors.
+ */
+import { existsSync, lstatSync, readlinkSync } from 'node:fs';
+import { dirname } from 'node:path';
+import type { Group } from '#isolate/cgroups/group.ts';
+import { keptOperations } from '#isolate/kept.ts';
+import { op, type Operation } from '#isolate/plan.ts';
+
+/** A file or directory of the host in the jail. */
+export interface JailFile {
+  readonly source: string;
+  readonly target: string;
+  readonly kind: 'file' | 'directory';
+  readonly writable?: boolean;
+}
+
+export interface JailSpec {
+  /** The machine's. */
+  readonly directory: string;
+  /** An empty directory for the root to be mounted at, in the keeper's own mount namespace. */
+  readonly root: string;
+  readonly uid: number;
+  /** Besides its own: the one that may open /dev/kvm. */
+  readonly groups: readonly number[];
+  /** Character devices below /dev besides the harmless ones. */
+  readonly devices: readonly string[];
+  readonly files: readonly JailFile[];
+  /** Descriptors for the program: the n-th that comes along is number 3 + n. */
+  readonly descriptors: number;
+  readonly argv: readonly string[];
+}
+
+/** The host's programs and their libraries; without merged /usr some of them are real directories. */
+const programs = ['/usr', '/lib', '/lib64', '/etc/ld.so.cache'] as const;
+
+function programOperations(): Operation[] {
+  return programs.flatMap((path): Operation[] => {
+    if (!existsSync(path)) return [];
+    const stat = lstatSync(path);
+    if (stat.isSymbolicLink()) return [op.symlink(readlinkSync(path), path)];
+    return place({ source: path, target: path, kind: stat.isDirectory() ? 'directory' : 'file' });
+  });
+}
+
+function place({ source, target, kind, writable = false }: JailFile): Operation[] {
+  const above = dirname(target);
+  return [
+    ...(above === '/' ? [] : [op.mkdir(above, 0o755)]),
+    kind === 'directory' ? op.mkdir(target, 0o755) : op.touch(target, 0o644),
+    op.bind(source, target, [writable ? 'rw' : 'ro', 'nosuid', 'nodev']),
+  ];
+}
+
+/** Everything of the plan; see `startKept`. */
+export function jailPlan(jail: JailSpec, group: Group): Operation[] {
+  const { directory, root, uid, groups, devices, files, descriptors, argv } = jail;
+  return [
+    ...keptOperations(directory, group),
+    op.sessionPrivate(),
+    op.sessionMount('tmpfs', 'tmpfs', root, ['nosuid', 'nodev'], 'mode=755,size=1m,nr_inodes=1k'),
+    op.namespaces(['pid', 'mnt', 'uts', 'ipc', 'net']),
+    // in the child
+    op.private(),
+    op.rootLate(root),
+    ...programOperations(),
+    op.mkdir('/dev', 0o755),
+    op.dev(['null', 'zero', 'random', 'urandom', ...devices]),
+    op.mkdir('/dev/pts', 0o755),
+    op.mount('devpts', '/dev/pts', ['nosuid', 'noexec'], 'newinstance,ptmxmode=0666,mode=0620'),
+    ...files.flatMap(place),
+    ...Array.from({ length: descriptors }, (_, index) => op.descriptor(3 + index, index)),
+    op.pty(24, 80),
+    op.raw(),
+    op.pivot(),
+    op.rlimit('core', 0),
+    op.caps('bounding'),
+    op.identity(uid, uid, groups),
+    op.noNewPrivileges(),
+    ...argv.map(op.arg),
+  ];
+}
