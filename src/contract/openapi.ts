@@ -6,7 +6,9 @@ import { problem } from './schemas/common.ts';
 import * as jobSchemas from './schemas/jobs.ts';
 import * as labSchemas from './schemas/labs.ts';
 import * as machineSchemas from './schemas/machines.ts';
+import * as networkSchemas from './schemas/networks.ts';
 import * as peopleSchemas from './schemas/people.ts';
+import * as snapshotSchemas from './schemas/snapshots.ts';
 
 type Json = Readonly<Record<string, unknown>>;
 
@@ -32,7 +34,8 @@ const named: Readonly<Record<string, z.ZodType>> = {
   Exec: machineSchemas.exec,
   Stats: machineSchemas.stats,
   Image: machineSchemas.image,
-  Network: machineSchemas.network,
+  Network: networkSchemas.network,
+  Snapshot: snapshotSchemas.snapshot,
   Lab: labSchemas.lab,
   Submission: labSchemas.submission,
   Grade: labSchemas.grade,

@@ -9,14 +9,8 @@ import type { Driver, MachineSpec, RunningMachine } from './driver.ts';
 import type { Drivers } from './drivers/table.ts';
 import type { Living } from './living.ts';
 import type { MachineLocks } from './locks.ts';
+import { type Networks, standing } from './networks.ts';
 import { configOf, driverOf, limitsOf } from './rows.ts';
-
-/** The network that machines are put into. */
-export interface CloudNetwork {
-  readonly id: string;
-  readonly gateway: string;
-  readonly prefix: number;
-}
 
 export interface Cloud {
   readonly db: Db;
@@ -25,7 +19,7 @@ export interface Cloud {
   readonly locks: MachineLocks;
   /** Where each machine has its directory. */
   readonly directory: string;
-  readonly network: () => Promise<CloudNetwork>;
+  readonly networks: Networks;
   readonly log: Logger;
   /** Tells waiters in this process that a machine's row has changed. */
   readonly changed: (id: string) => void;
@@ -61,9 +55,9 @@ export function neighbourhoodOf({
 
 /** The facts a driver needs. */
 export async function specOf(cloud: Cloud, row: Row): Promise<MachineSpec> {
-  const { gateway, prefix } = await cloud.network();
-  if (row.uid_slot === null || row.address === null || row.mac === null)
+  if (row.uid_slot === null || row.network_id === null || row.address === null || row.mac === null)
     throw new CarrelError('internal', `machine ${row.id} has lost its address or its user ids`);
+  const network = await cloud.networks.of(row.network_id);
   return {
     id: row.id,
     name: row.name,
@@ -73,12 +67,11 @@ export async function specOf(cloud: Cloud, row: Row): Promise<MachineSpec> {
     limits: limitsOf(row),
     uidSlot: row.uid_slot,
     network: {
-      name: 'default',
+      name: network.name,
       address: row.address,
-      prefix,
-      gateway,
+      ...standing(network, row.address),
       mac: row.mac,
-      bytesPerSecond: null,
+      bytesPerSecond: row.bytes_per_second,
     },
     sshKeys: configOf(row).sshKeys,
   };

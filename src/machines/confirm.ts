@@ -9,8 +9,8 @@ import { insertEvent } from '#store/events.ts';
 import { type Machine as Row, selectOptionalMachine } from '#store/machines.ts';
 import { type Cloud, driverFor, specOf } from './cloud.ts';
 import type { EndReport, RunningMachine } from './driver.ts';
-import { eventOf } from './jobs.ts';
-import { changeMachine } from './rows.ts';
+import { eventOf } from './events.ts';
+import { atRest, changeMachine } from './rows.ts';
 import { endAll } from './work.ts';
 
 /** What one pass changed, for the log and for tests. */
@@ -114,7 +114,7 @@ async function writeEnd(cloud: Cloud, row: Row, seen?: EndReport): Promise<void>
   await driver.tidy(spec);
   const orderly = end?.kind === 'exited' && !outOfMemory;
   if (orderly) {
-    await write(cloud, row, { state: 'stopped', keeper: null }, 'machine.ended');
+    await write(cloud, row, { state: 'stopped', ...atRest }, 'machine.ended');
     return;
   }
   const failure = outOfMemory
@@ -128,7 +128,7 @@ async function writeEnd(cloud: Cloud, row: Row, seen?: EndReport): Promise<void>
         `its first process ended: ${endText(end)}`,
         'start it again; its disk is kept',
       );
-  await write(cloud, row, { state: 'failed', keeper: null, failure }, 'machine.ended');
+  await write(cloud, row, { state: 'failed', ...atRest, failure }, 'machine.ended');
 }
 
 function endText(end: EndReport['end']): string {

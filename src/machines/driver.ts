@@ -10,7 +10,6 @@ import type { Image } from '#images/layout.ts';
 import type {
   DriverName,
   Limits,
-  NewMachine,
   ProgramEnd,
   RunReply,
   RunRequest,
@@ -30,6 +29,12 @@ export const capabilities = [
   'password',
 ] as const;
 export type Capability = (typeof capabilities)[number];
+
+/** What is known of a machine before there is one. */
+export interface MachineRequest {
+  readonly name: string;
+  readonly limits: Limits;
+}
 
 /** A machine as a driver sees it: facts, no database. */
 export interface MachineSpec {
@@ -153,7 +158,7 @@ export interface Driver {
   readonly name: DriverName;
   readonly capabilities: Readonly<Record<Capability, boolean>>;
   /** What can be refused at once is refused here: the kind of image, limits that this host cannot keep. */
-  validate(request: Pick<NewMachine, 'name' | 'limits'>, image: Image): Promise<void>;
+  validate(request: MachineRequest, image: Image): Promise<void>;
   /** The disk. */
   prepare(spec: MachineSpec): Promise<void>;
   /** Processes and network link. Adopts the machine instead when it runs already. */

@@ -12,9 +12,11 @@ import { transaction } from '#store/database.ts';
 import { selectMachine, selectMachineForUpdate } from '#store/machines.ts';
 import type { Db } from '#store/schema.ts';
 import type { Actor } from '#base/actor.ts';
-import { type Cloud, driverFor } from './cloud.ts';
+import { type Cloud, driverFor, runningOf } from './cloud.ts';
 import { requireCapability, type Terminal } from './driver.ts';
 import { answering } from './inside.ts';
+import { activityOf } from './rows.ts';
+import { isAnswering } from './state.ts';
 import { type Attachment, type AttachOptions, openStreams } from './stream.ts';
 
 export type NewExec = z.output<typeof newExec>;
@@ -30,11 +32,16 @@ export interface Execs {
   createExec(actor: Actor, machineId: string, wanted: NewExec): Promise<Exec>;
   getExec(machineId: string, execId: string): Promise<Exec>;
   execOutput(machineId: string, execId: string, options?: { from?: number | undefined }): Promise<ExecOutput>;
+  /** What is kept of the console, also after the machine has ended. */
+  consoleTranscript(machineId: string, options?: { from?: number | undefined }): Promise<ExecOutput>;
   /** The machine's console, or with `exec` a program's terminal. */
   attach(machineId: string, options?: AttachOptions & { readonly exec?: string }): Promise<Attachment>;
   /** Detaches everybody; the programs go on. */
   detachAll(): void;
 }
+
+/** What every driver calls the console among the kept programs. */
+const consoleName = 'console';
 
 /** Each keeps 2 MiB of output, and a small process while it runs. */
 const maxUnfinished = 32;
@@ -95,6 +102,16 @@ export function openExecs(cloud: Cloud): Execs {
     async execOutput(machineId, execId, { from } = {}) {
       const { open } = await find(machineId, execId);
       using terminal = disposable(await open());
+      return readKept(terminal.it, from);
+    },
+    async consoleTranscript(machineId, { from } = {}) {
+      const row = await selectMachine(cloud.db, machineId);
+      const driver = driverFor(cloud, row);
+      requireCapability(driver, 'console');
+      const open = isAnswering({ state: row.state, activity: activityOf(row) })
+        ? (await runningOf(cloud, row)).console()
+        : driver.openExec(place(machineId), consoleName);
+      using terminal = disposable(await open);
       return readKept(terminal.it, from);
     },
     async attach(machineId, { exec, ...options } = {}) {

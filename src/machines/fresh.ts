@@ -4,19 +4,21 @@
  */
 import { CarrelError, messageOf } from '#base/errors.ts';
 import { newId } from '#base/ids.ts';
-import { limits as limitsSchema, type Limits } from '#contract/schemas/machines.ts';
+import { type DriverName, type Limits, newLimits } from '#contract/schemas/machines.ts';
 import { identify } from '#host/processes.ts';
-import type { Image } from '#images/layout.ts';
 import { transaction } from '#store/database.ts';
+import { selectOptionalImageByName } from '#store/images.ts';
 import { selectOptionalMachine } from '#store/machines.ts';
-import type { Cloud } from './cloud.ts';
+import { selectNetworkByName } from '#store/networks.ts';
+import { type Cloud, driverNamed } from './cloud.ts';
 import type { RunningMachine } from './driver.ts';
 import { carryOut } from './jobs.ts';
-import { insertWhole } from './requests.ts';
+import { imageKindOf, insertWhole, limitsFor, type RequireImage } from './requests.ts';
 import { changeMachine } from './rows.ts';
 
 export interface FreshOptions {
   readonly image: string;
+  readonly driver?: DriverName | undefined;
   /** The account it is made for: the author of the submission. It does not count in his quota. */
   readonly ownerId: string;
   readonly submissionId: string;
@@ -40,33 +42,34 @@ export const freshLabel = { purpose: 'grading' } as const;
 
 export async function withFresh<T>(
   cloud: Cloud,
-  requireImage: (name: string) => Promise<Image>,
+  requireImage: RequireImage,
   options: FreshOptions,
   work: (machine: FreshMachine) => Promise<T>,
 ): Promise<T> {
-  const { signal = new AbortController().signal, labels = {} } = options;
-  const image = await requireImage(options.image);
+  const { signal = new AbortController().signal, labels = {}, driver = 'container' } = options;
+  const image = await requireImage(options.image, { kind: imageKindOf[driver] });
   const creator = identify(process.pid);
   if (!creator) throw new CarrelError('internal', 'this process cannot find itself in /proc');
-  const wanted = {
-    name: `grade-${newId('machine').slice(2)}`,
-    image: options.image,
-    driver: 'container' as const,
-    limits: limitsSchema.parse(options.limits ?? {}),
-    labels: { ...labels, ...freshLabel },
-    start: true,
-  };
-  await cloud.drivers.container.validate(wanted, image);
+  const name = `grade-${newId('machine').slice(2)}`;
+  const limits = limitsFor(newLimits.parse(options.limits ?? {}), image);
+  await driverNamed(cloud, driver).validate({ name, limits }, image);
+  const network = await selectNetworkByName(cloud.db);
   signal.throwIfAborted();
-  const row = await transaction(cloud.db, (tx) =>
-    insertWhole(tx, cloud, {
+  const row = await transaction(cloud.db, async (tx) =>
+    insertWhole(tx, {
+      name,
       ownerId: options.ownerId,
-      wanted,
-      image,
+      driver,
+      imageId: (await selectOptionalImageByName(tx, image.name))?.id ?? null,
+      limits,
+      labels: { ...labels, ...freshLabel },
+      networkId: network.id,
+      bytesPerSecond: null,
+      idleFreezeMs: null,
+      config: { image: options.image, imageHash: image.hash, start: true, sshKeys: [], ephemeral: creator },
       courseId: options.courseId ?? null,
       labId: options.labId ?? null,
       submissionId: options.submissionId,
-      ephemeral: creator,
     }),
   );
   cloud.fresh.add(row.id);

@@ -1,10 +1,13 @@
 /** What is done inside a running machine: programs, terminals, files, figures. The caller has checked who may. */
 import { CarrelError } from '#base/errors.ts';
+import type { Actor } from '#base/actor.ts';
 import { formatSize } from '#base/units.ts';
 import type { RunReply, RunRequest, Stats } from '#contract/schemas/machines.ts';
+import { insertEvent } from '#store/events.ts';
 import { type Machine as Row, selectMachine } from '#store/machines.ts';
 import { type Cloud, driverFor, runningOf } from './cloud.ts';
 import { type Capability, type FileRead, requireCapability, type RunningMachine } from './driver.ts';
+import { eventOf } from './events.ts';
 import { activityOf } from './rows.ts';
 import { isAnswering } from './state.ts';
 
@@ -16,6 +19,8 @@ export interface Inside {
   readFile(id: string, path: string): Promise<FileRead>;
   writeFile(id: string, path: string, bytes: Uint8Array, options?: { mode?: number }): Promise<void>;
   stats(id: string): Promise<Stats>;
+  /** root's new password: nothing else knows it afterwards but the machine. */
+  resetPassword(actor: Actor, id: string): Promise<string>;
 }
 
 export function openInside(cloud: Cloud): Inside {
@@ -35,6 +40,13 @@ export function openInside(cloud: Cloud): Inside {
         });
       const machine = await answering(cloud, id, 'files');
       await machine.writeFile(path, bytes, { mode });
+    },
+    async resetPassword(actor, id) {
+      const row = await selectMachine(cloud.db, id);
+      const machine = await answering(cloud, id, 'password');
+      const password = await machine.resetPassword();
+      await insertEvent(cloud.db, eventOf(row, 'machine.password_changed', {}, actor.id));
+      return password;
     },
     async stats(id) {
       const row = await selectMachine(cloud.db, id);

@@ -14,17 +14,21 @@ import { insertEvent } from '#store/events.ts';
 import { deleteForwards } from '#store/forwards.ts';
 import { type Machine as Row, selectOptionalMachine } from '#store/machines.ts';
 import { deleteScripts } from '#store/scripts.ts';
+import { deleteSnapshots } from '#store/snapshots.ts';
 import type { Cloud } from './cloud.ts';
 import type { RunningMachine } from './driver.ts';
-import { activityOf, changeMachine, configOf } from './rows.ts';
+import { eventOf } from './events.ts';
+import { activityOf, atRest, changeMachine, configJson, configOf, type MachineConfig } from './rows.ts';
 import { releaseStarter } from './scripts.ts';
 import { settled, undone } from './state.ts';
-import { perform, undo, type WorkContext } from './work.ts';
+import { type Outcome, perform, undo, type WorkContext, type WorkOptions } from './work.ts';
 
 const args = z.strictObject({
   machineId: z.string(),
   gen: z.int(),
   graceMs: z.int().min(0).optional(),
+  /** Of work at a snapshot. */
+  snapshotId: z.string().optional(),
 });
 const result = z.strictObject({ machineId: z.string(), state: z.string().nullable() });
 
@@ -46,6 +50,8 @@ const kindNames: Readonly<Record<Activity, string>> = {
   pausing: 'machine.pause',
   resuming: 'machine.resume',
   deleting: 'machine.remove',
+  snapshotting: 'machine.snapshot',
+  restoring: 'machine.restore',
 };
 
 /** The kind of job that does an activity: enough to enqueue it. */
@@ -66,22 +72,17 @@ export function machineJobs(cloud: Cloud): DefinedJob<typeof args, typeof result
       args,
       result,
       maxAttempts,
-      run: (context, { machineId, gen, graceMs }) =>
-        runJob(cloud, context, { machineId, gen, ...(graceMs === undefined ? {} : { graceMs }) }),
+      run: (context, order) => runJob(cloud, context, order),
     }),
   );
 }
 
-interface Order {
-  readonly machineId: string;
-  readonly gen: number;
-  readonly graceMs?: number;
-}
+type Order = z.output<typeof args>;
 
 async function runJob(
   cloud: Cloud,
   context: JobContext,
-  { machineId, gen, graceMs }: Order,
+  { machineId, gen, graceMs, snapshotId }: Order,
 ): Promise<z.input<typeof result>> {
   using lock = await cloud.locks.take(machineId, { signal: context.signal });
   const row = await selectOptionalMachine(cloud.db, machineId);
@@ -97,7 +98,7 @@ async function runJob(
     row,
     activity,
     { signal: context.signal, step: (name) => context.step(name) },
-    { last, graceMs },
+    { last, graceMs, snapshotId },
   );
   if (state === null) lock.forget();
   return { machineId, state };
@@ -119,20 +120,14 @@ export async function carryOut(
   row: Row,
   activity: Activity,
   context: WorkContext,
-  { last = () => true, graceMs }: { last?: (error: unknown) => boolean; graceMs?: number | undefined } = {},
+  { last = () => true, ...options }: WorkOptions & { last?: (error: unknown) => boolean } = {},
 ): Promise<Row['state'] | null> {
   const interrupt = new AbortController();
   if (activity !== 'deleting') cloud.interrupts.set(row.id, interrupt);
   try {
     const signal = AbortSignal.any([context.signal, interrupt.signal]);
-    const running = await perform(
-      cloud,
-      row,
-      activity,
-      { signal, step: context.step },
-      graceMs === undefined ? {} : { graceMs },
-    );
-    return await finish(cloud, row, activity, running);
+    const outcome = await perform(cloud, row, activity, { signal, step: context.step }, options);
+    return await finish(cloud, row, activity, outcome);
   } catch (error) {
     // Told to stop, and not because somebody wants it undone: the next worker goes on from here.
     if (context.signal.aborted && !isCarrelError(context.signal.reason, 'cancelled')) throw error;
@@ -154,22 +149,25 @@ const eventNames: Readonly<Record<Activity, string>> = {
   pausing: 'machine.paused',
   resuming: 'machine.resumed',
   deleting: 'machine.deleted',
+  snapshotting: 'machine.snapshotted',
+  restoring: 'machine.restored',
 };
 
 async function finish(
   cloud: Cloud,
   row: Row,
   activity: Activity,
-  running: RunningMachine | undefined,
+  { running, settle }: Outcome,
 ): Promise<Row['state'] | null> {
-  const state = settled(activity, configOf(row));
+  const config = configOf(row);
+  const state = settled(activity, row.state, config);
   const moved = await transaction(cloud.db, async (tx) => {
     const gone = state === null;
     const values = gone
       ? {
           state: 'stopped' as const,
           activity: null,
-          keeper: null,
+          ...atRest,
           uid_slot: null,
           address: null,
           deleted_at: new Date(),
@@ -177,9 +175,9 @@ async function finish(
       : {
           state,
           activity: null,
-          failure: null,
-          keeper: running ? json({ ...running.process }) : null,
-          ...(state === 'running' && activity !== 'resuming' ? { started_at: new Date() } : {}),
+          ...(activity === 'snapshotting' ? {} : { failure: null, ...lifeOf(running) }),
+          ...(running && activity !== 'pausing' && activity !== 'resuming' ? { started_at: new Date() } : {}),
+          ...(config.source ? { config: configJson(withoutSource(config)) } : {}),
         };
     const gen = await changeMachine(tx, row, values);
     if (gen === undefined) return undefined;
@@ -187,13 +185,27 @@ async function finish(
       await releaseAddresses(tx, row.id);
       await deleteForwards(tx, row.id);
       await deleteScripts(tx, row.id);
+      await deleteSnapshots(tx, row.id);
     } else if (state === 'running') await releaseStarter(tx, row.id);
+    await settle?.(tx);
     await insertEvent(tx, eventOf(row, eventNames[activity], { gen }));
     return gen;
   });
   cloud.changed(row.id);
   if (moved === undefined) throw new CarrelError('cancelled', `machine ${row.name} was deleted meanwhile`);
   return state;
+}
+
+/** What is known of the processes. */
+function lifeOf(running: RunningMachine | undefined) {
+  if (!running) return atRest;
+  return { keeper: json({ ...running.process }), runtime: json({ ...running.runtime }), asleep: false };
+}
+
+/** A copy is a machine like any other once it has its disk. */
+function withoutSource(config: MachineConfig): MachineConfig {
+  const { source: _source, ...rest } = config;
+  return rest;
 }
 
 async function fail(cloud: Cloud, row: Row, activity: Activity, error: unknown): Promise<void> {
@@ -208,27 +220,16 @@ async function fail(cloud: Cloud, row: Row, activity: Activity, error: unknown):
   }
   await transaction(cloud.db, async (tx) => {
     const failure = { ...storedError(error), at: new Date().toISOString() };
-    const state = undone(activity);
-    const gen = await changeMachine(tx, row, { state, activity: null, failure: json(failure) });
-    if (gen !== undefined)
-      await insertEvent(tx, eventOf(row, 'machine.failed', { gen, activity, ...failure }));
+    const state = undone(activity, row.state);
+    const kind = activity === 'snapshotting' ? 'machine.snapshot_failed' : 'machine.failed';
+    const gen = await changeMachine(tx, row, {
+      state,
+      activity: null,
+      // a machine without a snapshot is as well as before: the job says what went wrong
+      ...(activity === 'snapshotting' ? {} : { failure: json(failure) }),
+      ...(state === 'failed' ? atRest : {}),
+    });
+    if (gen !== undefined) await insertEvent(tx, eventOf(row, kind, { gen, activity, ...failure }));
   });
   cloud.changed(row.id);
-}
-
-/** An event about a machine, seen by its owner and its course. */
-export function eventOf(
-  row: Pick<Row, 'id' | 'name' | 'owner_id' | 'course_id'>,
-  kind: string,
-  payload: Readonly<Record<string, unknown>> = {},
-  actor: string | null = null,
-) {
-  return {
-    kind,
-    subject: row.id,
-    ownerId: row.owner_id,
-    courseId: row.course_id,
-    actor,
-    payload: { name: row.name, ...payload },
-  };
 }

@@ -138,6 +138,7 @@ async function selectViews(db: Db, ids: readonly string[]): Promise<Machine[]> {
   const rows = await db
     .selectFrom('machines as m')
     .innerJoin('users as u', 'u.id', 'm.owner_id')
+    .leftJoin('networks as n', 'n.id', 'm.network_id')
     .select([
       'm.id',
       'm.name',
@@ -149,9 +150,14 @@ async function selectViews(db: Db, ids: readonly string[]): Promise<Machine[]> {
       'm.activity',
       'm.failure',
       'm.gen',
+      'm.asleep',
+      'm.runtime',
+      'n.name as network',
       'm.address',
       'm.mac',
       'm.limits',
+      'm.bytes_per_second',
+      'm.idle_freeze_ms',
       'm.labels',
       'm.created_at',
       'm.expires_at',
@@ -177,9 +183,14 @@ async function selectViews(db: Db, ids: readonly string[]): Promise<Machine[]> {
       at: row.failure.at,
     },
     gen: row.gen,
+    asleep: row.asleep,
+    runtime: row.runtime,
+    network: row.network,
     address: row.address,
     mac: row.mac,
     limits: limitsOf(row),
+    bytesPerSecond: row.bytes_per_second,
+    idleFreezeSeconds: row.idle_freeze_ms === null ? null : row.idle_freeze_ms / 1000,
     labels: row.labels,
     createdAt: row.created_at.toISOString(),
     expiresAt: row.expires_at?.toISOString() ?? null,

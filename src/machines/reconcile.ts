@@ -13,7 +13,7 @@ import type { Cloud } from './cloud.ts';
 import { confirmRunning, confirmStopped, failureOf, type ReconcileReport, write } from './confirm.ts';
 import { carryOut, jobKey } from './jobs.ts';
 import { requestVerb } from './requests.ts';
-import { activityOf, configOf } from './rows.ts';
+import { activityOf, atRest, configOf } from './rows.ts';
 import { undo } from './work.ts';
 
 const oneMachineMs = 20_000;
@@ -157,6 +157,11 @@ async function finishUnfinished(cloud: Cloud, row: Row, report: ReconcileReport)
     await write(cloud, row, { activity: null }, 'machine.corrected');
     return false;
   }
+  if (activity === 'snapshotting') {
+    await undo(cloud, row, activity);
+    await write(cloud, row, { activity: null }, 'machine.corrected');
+    return false;
+  }
   await undo(cloud, row, activity ?? 'starting');
   await write(
     cloud,
@@ -164,7 +169,7 @@ async function finishUnfinished(cloud: Cloud, row: Row, report: ReconcileReport)
     {
       state: 'failed',
       activity: null,
-      keeper: null,
+      ...atRest,
       failure: failureOf(
         'cancelled',
         `${activity} was given up before it was done`,

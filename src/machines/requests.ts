@@ -3,9 +3,16 @@
  * writes the wish, what it needs, and the job that will do it.
  */
 import { CarrelError } from '#base/errors.ts';
-import type { Activity, NewMachine } from '#contract/schemas/machines.ts';
+import {
+  type Activity,
+  type DriverName,
+  type Limits,
+  limits as limitsSchema,
+  type NewMachine,
+} from '#contract/schemas/machines.ts';
 import { macOf, parseAddress } from '#fabric/addresses.ts';
 import type { Image } from '#images/layout.ts';
+import type { ImageKind } from '#images/recipe.ts';
 import { enqueue, type EnqueueOptions } from '#jobs/queue.ts';
 import { allocateAddress } from '#store/addresses.ts';
 import { json } from '#store/columns.ts';
@@ -19,11 +26,13 @@ import {
   type Machine as Row,
   selectMachineForUpdate,
 } from '#store/machines.ts';
+import { selectNetworkByName } from '#store/networks.ts';
 import type { Tx } from '#store/schema.ts';
 import type { Actor, RequestInfo } from '#base/actor.ts';
 import { type Cloud, driverFor, driverNamed } from './cloud.ts';
 import { requireCapability } from './driver.ts';
-import { eventOf, jobKey, jobKindOf } from './jobs.ts';
+import { eventOf } from './events.ts';
+import { jobKey, jobKindOf } from './jobs.ts';
 import { requireQuota } from './quota.ts';
 import { activityOf, changeMachine, configJson, limitsToStore, type MachineConfig } from './rows.ts';
 import { insertStarter } from './scripts.ts';
@@ -42,87 +51,131 @@ export interface CreateOptions extends RequestInfo {
   readonly alongside?: (tx: Tx, machineId: string) => Promise<void>;
 }
 
+/** A machine that is to be: everything is decided. */
+export interface Plan {
+  readonly name: string;
+  readonly ownerId: string;
+  readonly driver: DriverName;
+  readonly imageId: string | null;
+  readonly limits: Limits;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly networkId: string;
+  /** In the routed layout. */
+  readonly networkNumber?: number | undefined;
+  readonly bytesPerSecond: number | null;
+  readonly idleFreezeMs: number | null;
+  readonly config: MachineConfig;
+  readonly expiresAt?: Date | null;
+  readonly courseId?: string | null;
+  readonly labId?: string | null;
+  readonly submissionId?: string | null;
+}
+
 /** A row and what belongs to it, inside the caller's transaction. */
-export async function insertWhole(
-  tx: Tx,
-  cloud: Cloud,
-  {
-    ownerId,
-    wanted,
-    image,
-    courseId = null,
-    labId = null,
-    submissionId = null,
-    ephemeral,
-  }: {
-    ownerId: string;
-    wanted: NewMachine;
-    image: Image;
-    courseId?: string | null;
-    labId?: string | null;
-    submissionId?: string | null;
-    ephemeral?: MachineConfig['ephemeral'];
-  },
-) {
-  const network = await cloud.network();
-  const imageRow = await selectOptionalImageByName(tx, image.name);
-  const config = { image: wanted.image, imageHash: image.hash, start: wanted.start, sshKeys: [] };
+export async function insertWhole(tx: Tx, plan: Plan): Promise<Row> {
+  const { networkId } = plan;
   const row = await insertMachine(tx, {
-    name: wanted.name,
-    owner_id: ownerId,
-    course_id: courseId,
-    lab_id: labId,
-    submission_id: submissionId,
-    driver: wanted.driver,
-    image_id: imageRow?.id ?? null,
+    name: plan.name,
+    owner_id: plan.ownerId,
+    course_id: plan.courseId ?? null,
+    lab_id: plan.labId ?? null,
+    submission_id: plan.submissionId ?? null,
+    driver: plan.driver,
+    image_id: plan.imageId,
     activity: 'creating' satisfies Activity,
-    limits: json(limitsToStore(wanted.limits)),
-    labels: json(wanted.labels),
-    config: configJson(ephemeral ? { ...config, ephemeral } : config),
-    network_id: network.id,
-    expires_at: wanted.ttlSeconds === undefined ? null : new Date(Date.now() + wanted.ttlSeconds * 1000),
+    limits: json(limitsToStore(plan.limits)),
+    labels: json(plan.labels),
+    config: configJson(plan.config),
+    network_id: networkId,
+    bytes_per_second: plan.bytesPerSecond,
+    idle_freeze_ms: plan.idleFreezeMs,
+    expires_at: plan.expiresAt ?? null,
   });
   await allocateUidSlot(tx, row.id);
-  const address = await allocateAddress(tx, network.id, row.id);
-  return tx
-    .updateTable('machines')
-    .set({ address, mac: macOf(parseAddress(address)) })
-    .where('id', '=', row.id)
-    .returningAll()
-    .executeTakeFirstOrThrow();
+  const address = await allocateAddress(tx, networkId, row.id, { number: plan.networkNumber });
+  return (
+    tx
+      .updateTable('machines')
+      // addresses are unique in a cloud, whatever the network (store/networks.ts), and so is what is made of them
+      .set({ address, mac: macOf(parseAddress(address)) })
+      .where('id', '=', row.id)
+      .returningAll()
+      .executeTakeFirstOrThrow()
+  );
+}
+
+export type RequireImage = (name: string, wanted: { readonly kind: ImageKind }) => Promise<Image>;
+
+/** Which kind of image each kind of machine is made of. */
+export const imageKindOf: Readonly<Record<DriverName, ImageKind>> = { container: 'rootfs', qemu: 'disk' };
+
+/** The limits with the one filled in that depends on the image: the disk is at least as large as the image's own. */
+export function limitsFor({ diskBytes, ...limits }: NewMachine['limits'], image: Image): Limits {
+  return {
+    ...limits,
+    diskBytes: diskBytes ?? Math.max(limitsSchema.parse({}).diskBytes, image.disk?.virtualBytes ?? 0),
+  };
 }
 
 /** Creates a machine: refused at once, or accepted with the job that makes it. */
 export async function requestCreate(
   cloud: Cloud,
-  requireImage: (name: string) => Promise<Image>,
+  requireImage: RequireImage,
   actor: Actor,
   wanted: NewMachine,
   { courseId = null, labId = null, requestId, alongside }: CreateOptions = {},
 ): Promise<Accepted> {
-  const image = await requireImage(wanted.image);
-  await driverNamed(cloud, wanted.driver).validate(wanted, image);
+  const { name, driver, sshKeys, start, starter } = wanted;
+  const network = await selectNetworkByName(cloud.db, wanted.network);
+  const image = await requireImage(wanted.image, { kind: imageKindOf[driver] });
+  const limits = limitsFor(wanted.limits, image);
+  await driverNamed(cloud, driver).validate({ name, limits }, image);
   const accepted = await transaction(cloud.db, async (tx) => {
-    await requireQuota(tx, actor.id, wanted.limits);
-    const row = await insertWhole(tx, cloud, { ownerId: actor.id, wanted, image, courseId, labId });
-    if (wanted.starter) await insertStarter(tx, row.id, wanted.starter, actor.id);
+    await requireQuota(tx, actor.id, limits);
+    const row = await insertWhole(tx, {
+      name,
+      ownerId: actor.id,
+      driver,
+      imageId: (await selectOptionalImageByName(tx, image.name))?.id ?? null,
+      limits,
+      labels: wanted.labels,
+      networkId: network.id,
+      networkNumber: wanted.networkNumber,
+      bytesPerSecond: wanted.bytesPerSecond,
+      idleFreezeMs: wanted.idleFreezeSeconds === null ? null : wanted.idleFreezeSeconds * 1000,
+      config: { image: wanted.image, imageHash: image.hash, start, sshKeys },
+      expiresAt: wanted.ttlSeconds === undefined ? null : new Date(Date.now() + wanted.ttlSeconds * 1000),
+      courseId,
+      labId,
+    });
+    if (starter) await insertStarter(tx, row.id, starter, actor.id);
     await alongside?.(tx, row.id);
-    const job = await enqueue(
-      tx,
-      jobKindOf('creating'),
-      { machineId: row.id, gen: row.gen },
-      {
-        requester: actor.id,
-        requestId: requestId ?? null,
-        resources: [row.id],
-        dedupeKey: jobKey(row.id, row.gen),
-      },
-    );
-    await insertEvent(tx, eventOf(row, 'machine.creating', { gen: row.gen, image: wanted.image }, actor.id));
-    return { machineId: row.id, job };
+    return acceptCreation(tx, row, actor, { requestId, image: wanted.image });
   });
   cloud.changed(accepted.machineId);
   return accepted;
+}
+
+/** The job that makes the machine of a row, and the news of it. */
+export async function acceptCreation(
+  tx: Tx,
+  row: Row,
+  actor: Actor,
+  { requestId, ...facts }: RequestInfo & { readonly image: string; readonly source?: string },
+): Promise<Accepted> {
+  const job = await enqueue(
+    tx,
+    jobKindOf('creating'),
+    { machineId: row.id, gen: row.gen },
+    {
+      requester: actor.id,
+      requestId: requestId ?? null,
+      resources: [row.id],
+      dedupeKey: jobKey(row.id, row.gen),
+    },
+  );
+  await insertEvent(tx, eventOf(row, 'machine.creating', { gen: row.gen, ...facts }, actor.id));
+  return { machineId: row.id, job };
 }
 
 export interface VerbOptions extends RequestInfo {
@@ -192,7 +245,7 @@ async function doneAtOnce(tx: Tx, row: Row, verb: Verb, options: EnqueueOptions)
 }
 
 /** The unfinished job of the present activity. */
-async function jobAtWork(tx: Tx, { id, gen }: Row): Promise<Job | undefined> {
+export async function jobAtWork(tx: Tx, { id, gen }: Row): Promise<Job | undefined> {
   return tx
     .selectFrom('jobs')
     .selectAll()

@@ -15,6 +15,8 @@ const configSchema = z.strictObject({
   imageHash: z.string(),
   /** Lines of authorized_keys(5), checked. */
   sshKeys: z.array(z.string()).default([]),
+  /** Whose disk it begins with; forgotten once that is copied. */
+  source: z.strictObject({ machineId: z.string(), snapshot: z.string().nullable() }).optional(),
   /** Start it once it is made. */
   start: z.boolean(),
   /** Lives for one piece of work of this process only; removed when its creator is gone. */
@@ -35,6 +37,9 @@ export function configJson(
 ): ReturnType<typeof json<Readonly<Record<string, unknown>>>> {
   return json<Readonly<Record<string, unknown>>>({ ...config });
 }
+
+/** What a row says of a machine that has no processes. */
+export const atRest = { keeper: null, runtime: null, asleep: false } as const;
 
 export function limitsToStore({ cpus, memoryBytes, processes, diskBytes }: Limits): MachineLimits {
   return { cpu: cpus, memory: memoryBytes, pids: processes, disk: diskBytes };

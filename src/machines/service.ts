@@ -17,13 +17,14 @@ import { sleep, within } from '#base/deadline.ts';
 import { messageOf } from '#base/errors.ts';
 import { silent, type Logger } from '#base/log.ts';
 import type { Machine, NewMachine } from '#contract/schemas/machines.ts';
+import type { NewClone } from '#contract/schemas/snapshots.ts';
 import type { Fabric } from '#fabric/fabric.ts';
 import type { Images } from '#images/store.ts';
 import type { RunnableJob } from '#jobs/types.ts';
-import { selectNetworkByName } from '#store/networks.ts';
 import type { Db } from '#store/schema.ts';
-import type { Actor } from '#base/actor.ts';
-import { type Cloud, type CloudNetwork, neighbourhoodOf } from './cloud.ts';
+import type { Actor, RequestInfo } from '#base/actor.ts';
+import { type Cloud, neighbourhoodOf } from './cloud.ts';
+import { requestClone } from './clones.ts';
 import { noticeEnd, type ReconcileReport } from './confirm.ts';
 import { createDrivers, type DriverHost } from './drivers/table.ts';
 import { type Execs, openExecs } from './execs.ts';
@@ -33,14 +34,17 @@ import { machineJobs } from './jobs.ts';
 import { openViews, type Views } from './list.ts';
 import { openLiving } from './living.ts';
 import { openLocks } from './locks.ts';
+import { type Networks, openNetworks } from './networks.ts';
 import { reconcileAll, reconcileSome, removeOwnLeftOvers } from './reconcile.ts';
 import {
   type Accepted,
   type CreateOptions,
   requestCreate,
   requestVerb,
+  type RequireImage,
   type VerbOptions,
 } from './requests.ts';
+import { openSnapshots, type Snapshots } from './snapshots.ts';
 import { openScripts, scriptJob, type Scripts } from './scripts.ts';
 import type { Verb } from './state.ts';
 import { createWaiting } from './waiting.ts';
@@ -60,11 +64,14 @@ export interface MachinesOptions {
   readonly reconcileEveryMs?: number;
 }
 
-export interface Machines extends Inside, Execs, Views {
+export interface Machines extends Inside, Execs, Views, Snapshots {
   /** For the worker that shall do the work. */
   readonly jobs: readonly RunnableJob[];
   readonly scripts: Scripts;
+  readonly networks: Pick<Networks, 'create' | 'remove'>;
   create(actor: Actor, wanted: NewMachine, options?: CreateOptions): Promise<Accepted>;
+  /** Another machine with a copy of this one's disk. */
+  clone(actor: Actor, id: string, wanted: NewClone, options?: RequestInfo): Promise<Accepted>;
   verb(actor: Actor | null, id: string, verb: Verb, options?: VerbOptions): Promise<Accepted>;
   start(actor: Actor | null, id: string, options?: VerbOptions): Promise<Accepted>;
   stop(actor: Actor | null, id: string, options?: VerbOptions): Promise<Accepted>;
@@ -116,13 +123,13 @@ export async function openMachines({
       );
     }),
     locks: openLocks(join(dataDirectory, 'run', 'machine-locks')),
-    network: once(() => defaultNetwork(db)),
+    networks: openNetworks(db, fabric),
     changed: waiting.changed,
     interrupts: new Map(),
     fresh: new Set(),
     unreachable: new Map(),
   };
-  const requireImage = (name: string) => images.require(name);
+  const requireImage: RequireImage = (name, wanted) => images.require(name, wanted);
   const views = openViews(db);
   const execs = openExecs(cloud);
   const verb: Machines['verb'] = (actor, id, verb, options) => requestVerb(cloud, actor, id, verb, options);
@@ -152,10 +159,13 @@ export async function openMachines({
   return {
     ...openInside(cloud),
     ...execs,
+    ...openSnapshots(cloud),
+    networks: cloud.networks,
     ...views,
     jobs: [...machineJobs(cloud), scriptJob(cloud)],
     scripts: openScripts(cloud),
     create: (actor, wanted, options) => requestCreate(cloud, requireImage, actor, wanted, options),
+    clone: (actor, id, wanted, options) => requestClone(cloud, actor, id, wanted, options),
     verb,
     start: as('start'),
     stop: as('stop'),
@@ -184,23 +194,35 @@ export async function openMachines({
   };
 }
 
-async function defaultNetwork(db: Db): Promise<CloudNetwork> {
-  const { id, cidr, gateway } = await selectNetworkByName(db);
-  return { id, gateway, prefix: Number(cidr.split('/')[1]) };
-}
-
 /** Links and filter rules for what may have processes; the rest of them goes. */
-async function reconcileFabric({ db, log }: Cloud, fabric: Fabric): Promise<void> {
+async function reconcileFabric({ db, log, networks }: Cloud, fabric: Fabric): Promise<void> {
+  await networks.reconcile();
   const rows = await db
     .selectFrom('machines')
-    .select(['id', 'owner_id', 'submission_id', 'address', 'mac'])
+    .innerJoin('networks', 'networks.id', 'machines.network_id')
+    .select([
+      'machines.id',
+      'machines.owner_id',
+      'machines.submission_id',
+      'machines.address',
+      'machines.mac',
+      'networks.name as network',
+    ])
     .where('deleted_at', 'is', null)
     .where((eb) => eb.or([eb('state', 'in', ['running', 'paused']), eb('activity', 'is not', null)]))
     .execute();
   const wires = rows.flatMap((row) =>
     row.address === null || row.mac === null
       ? []
-      : [{ machineId: row.id, address: row.address, mac: row.mac, owner: neighbourhoodOf(row) }],
+      : [
+          {
+            machineId: row.id,
+            network: row.network,
+            address: row.address,
+            mac: row.mac,
+            owner: neighbourhoodOf(row),
+          },
+        ],
   );
   const { removed, missing } = await fabric.reconcile(wires);
   log.info('fabric reconciled', { wires: wires.length, removed: removed.length, missing: missing.length });
@@ -210,20 +232,6 @@ async function removeLeftOvers(cloud: Cloud): Promise<void> {
   await removeOwnLeftOvers(cloud).catch((error: unknown) =>
     cloud.log.warn('machines used for grading could not be removed yet', { error: messageOf(error) }),
   );
-}
-
-/** Remembers the first success. */
-function once<T>(load: () => Promise<T>): () => Promise<T> {
-  let loaded: Promise<T> | undefined;
-  return async () => {
-    loaded ??= load();
-    try {
-      return await loaded;
-    } catch (error) {
-      loaded = undefined;
-      throw error;
-    }
-  };
 }
 
 function stopper(): { signal: AbortSignal; stop: () => void } {

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import * as fc from 'fast-check';
 import { activity as activitySchema, machineState } from '#contract/schemas/machines.ts';
-import { decide, settled, type Standing, undone, verbs } from './state.ts';
+import { decide, decideDiskWork, settled, type Standing, undone, verbs } from './state.ts';
 
 const states = machineState.options;
 const activities = activitySchema.options;
@@ -30,7 +30,7 @@ test('a verb asked for again while it is being done joins it, and once it is don
       const first = decide(at, verb);
       if (first.kind !== 'begin') return;
       assert.deepEqual(decide({ ...at, activity: first.activity }, verb), { kind: 'join' });
-      const state = settled(first.activity);
+      const state = settled(first.activity, at.state);
       if (state === null) return;
       const again = decide({ state, activity: null }, verb);
       assert.equal(again.kind, verb === 'restart' ? 'begin' : 'done');
@@ -52,6 +52,21 @@ test('while something is being done, nothing but the same verb and remove gets i
   );
 });
 
+test('work at the disk waits for nothing, is joined by nothing, and gives the machine back as it was or stopped', () => {
+  const work = fc.constantFrom('snapshotting' as const, 'restoring' as const);
+  fc.assert(
+    fc.property(standing, work, (at, work) => {
+      const decision = decideDiskWork(at, work);
+      if (at.activity !== null) assert.equal(decision.kind, 'refused');
+      if (decision.kind !== 'begin') return;
+      for (const verb of verbs)
+        assert.equal(decide({ ...at, activity: work }, verb).kind, verb === 'remove' ? 'begin' : 'refused');
+      const after = settled(work, at.state);
+      assert.ok(after === at.state || (work === 'restoring' && after === 'stopped'));
+    }),
+  );
+});
+
 test('whatever happens, a machine at rest can be brought to running, to stopped and away', () => {
   const step = fc.record({ verb, succeeds: fc.boolean() });
   fc.assert(
@@ -61,8 +76,8 @@ test('whatever happens, a machine at rest can be brought to running, to stopped 
         const decision = decide(at, verb);
         if (decision.kind !== 'begin') continue;
         const state: Standing['state'] | null = succeeds
-          ? settled(decision.activity)
-          : undone(decision.activity);
+          ? settled(decision.activity, at.state)
+          : undone(decision.activity, at.state);
         if (state === null) return;
         at = { state, activity: null };
       }

@@ -2,11 +2,21 @@
  * What the activities do to the world. Every step looks first and then acts, so each can be cut off by a
  * kill -9 at any point and be done again from the start by the next attempt.
  */
-import { CarrelError, isCarrelError, messageOf } from '#base/errors.ts';
+import { CarrelError, messageOf } from '#base/errors.ts';
 import type { Activity } from '#contract/schemas/machines.ts';
 import type { Machine as Row } from '#store/machines.ts';
 import { type Cloud, driverFor, specOf } from './cloud.ts';
 import type { Driver, MachineSpec, RunningMachine } from './driver.ts';
+import {
+  changeSnapshot,
+  forgetCopying,
+  type Machinery,
+  prepareDisk,
+  present,
+  restoreSnapshot,
+  type Settle,
+  undoSnapshots,
+} from './disk.ts';
 import { configOf } from './rows.ts';
 
 export interface WorkContext {
@@ -15,46 +25,62 @@ export interface WorkContext {
 }
 
 export interface WorkOptions {
-  readonly graceMs?: number;
+  readonly graceMs?: number | undefined;
+  /** Of work at a snapshot. */
+  readonly snapshotId?: string | undefined;
+}
+
+/** What has come of an activity. */
+export interface Outcome {
+  readonly running?: RunningMachine | undefined;
+  /** Written in the transaction that ends the activity. */
+  readonly settle?: Settle;
 }
 
 /** How long a machine may take until it answers its first command. A loaded host is slow, not broken. */
 const readyLimitMs = 30_000;
 
-interface Scene extends WorkContext {
-  readonly cloud: Cloud;
-  readonly driver: Driver;
-  readonly spec: MachineSpec;
-}
+interface Scene extends WorkContext, Machinery {}
 
-/** Does what an activity stands for. Gives the running machine, if it runs afterwards. */
+/** Does what an activity stands for. */
 export async function perform(
   cloud: Cloud,
   row: Row,
   activity: Activity,
   context: WorkContext,
-  { graceMs = 5000 }: WorkOptions = {},
-): Promise<RunningMachine | undefined> {
-  const scene: Scene = { ...context, cloud, driver: driverFor(cloud, row), spec: await specOf(cloud, row) };
+  { graceMs = 5000, snapshotId }: WorkOptions = {},
+): Promise<Outcome> {
+  const machinery = await machineryOf(cloud, row);
+  const scene: Scene = { ...context, ...machinery };
   switch (activity) {
     case 'creating':
-      return create(scene, configOf(row).start);
+      return { running: await create(scene, configOf(row).start) };
     case 'starting':
       if (row.state === 'failed') await stop(scene, 0); // what is left of it, even out of reach
-      return start(scene);
+      return { running: await start(scene) };
     case 'stopping':
-      return stop(scene, graceMs);
+      await stop(scene, graceMs);
+      return {};
     case 'restarting':
       await stop(scene, graceMs);
-      return start(scene);
+      return { running: await start(scene) };
     case 'pausing':
     case 'resuming':
-      return freeze(scene, activity === 'pausing');
+      return { running: await freeze(scene, activity === 'pausing') };
     case 'deleting':
       await stop(scene, 0);
       scene.step('remove disk');
       await scene.driver.remove(scene.spec);
-      return undefined;
+      await forgetCopying(scene);
+      return {};
+    case 'snapshotting':
+      scene.step('work at a snapshot');
+      return { settle: await changeSnapshot(scene, snapshotId) };
+    case 'restoring':
+      await stop(scene, 0);
+      scene.step('restore disk');
+      await restoreSnapshot(scene, snapshotId);
+      return row.state === 'running' ? { running: await start(scene) } : {};
     default:
       throw new CarrelError('internal', `no work is known for ${String(activity)}`);
   }
@@ -62,28 +88,40 @@ export async function perform(
 
 /** After a failed attempt that was the last: no process, no link; the disk stays where it is of use. */
 export async function undo(cloud: Cloud, row: Row, activity: Activity): Promise<void> {
-  const driver = driverFor(cloud, row);
-  const spec = await specOf(cloud, row);
+  const machinery = await machineryOf(cloud, row);
+  const { driver, spec } = machinery;
   if (activity === 'pausing' || activity === 'resuming') return;
+  if (activity === 'snapshotting') {
+    await undoSnapshots(machinery);
+    return;
+  }
   await endAll(cloud, driver, spec, 0);
-  if (activity === 'creating') await driver.remove(spec);
-  else await driver.tidy(spec);
+  if (activity === 'creating') {
+    await driver.remove(spec);
+    await forgetCopying(machinery);
+  } else await driver.tidy(spec);
+}
+
+async function machineryOf(cloud: Cloud, row: Row): Promise<Machinery> {
+  return { cloud, row, driver: driverFor(cloud, row), spec: await specOf(cloud, row) };
 }
 
 async function create(scene: Scene, startIt: boolean): Promise<RunningMachine | undefined> {
-  const { driver, spec, signal } = scene;
+  const { row, driver, spec, signal } = scene;
   const earlier = await driver.adopt(spec); // an attempt that got as far as this
   if (earlier) return ready(scene, earlier);
-  scene.step('clone image');
-  await driver.prepare(spec);
+  scene.step(configOf(row).source ? 'copy disk' : 'clone image');
+  await prepareDisk(scene, signal);
   signal.throwIfAborted();
   return startIt ? start(scene) : undefined;
 }
 
 async function start(scene: Scene): Promise<RunningMachine> {
-  const { driver, spec, cloud, signal } = scene;
+  const { row, driver, spec, cloud, signal } = scene;
   const living = cloud.living.get(spec.id);
   if (living) return ready(scene, living);
+  // a copy that failed before it had a disk
+  if (row.activity !== 'creating' && configOf(row).source) await prepareDisk(scene, signal);
   scene.step('start');
   signal.throwIfAborted();
   return ready(scene, await driver.start(spec));
@@ -131,11 +169,8 @@ export async function endAll(
 }
 
 async function freeze(scene: Scene, freeze: boolean): Promise<RunningMachine> {
-  const { driver, spec, cloud } = scene;
-  const machine = await cloud.living.require(driver, spec).catch((error: unknown) => {
-    if (!isCarrelError(error, 'wrong_state')) throw error;
-    throw new CarrelError('machine_lost', `machine ${spec.name} has ended by itself`, { cause: error });
-  });
+  const machine = await present(scene);
+  if (!machine) throw new CarrelError('internal', `machine ${scene.spec.name} has no processes by its row`);
   await (freeze ? machine.pause() : machine.resume());
   return machine;
 }

@@ -71,7 +71,7 @@ export async function insertNetwork(
   try {
     return await tx
       .insertInto('networks')
-      .values({ id, bridge: `b-${id.slice(2)}`, ...values })
+      .values({ id, bridge: `b${id.slice(2)}`, ...values })
       .returningAll()
       .executeTakeFirstOrThrow();
   } catch (error) {

@@ -9,7 +9,6 @@ import {
   machine,
   machineQuery,
   machineWait,
-  network,
   newExec,
   newImage,
   newMachine,
@@ -20,7 +19,7 @@ import {
 } from '../schemas/machines.ts';
 import type { Route } from '../route.ts';
 
-/** Machines, what runs in them, images and networks. `{machine}` is an id, or the name of one of your own. */
+/** Machines, what runs in them, and images. `{machine}` is an id, or the name of one of your own. */
 export const machineRoutes = {
   listMachines: {
     method: 'GET',
@@ -214,13 +213,5 @@ export const machineRoutes = {
     doc: 'Remove an image that no machine uses',
     access: 'admin',
     status: 204,
-  },
-  listNetworks: {
-    method: 'GET',
-    path: '/v1/networks',
-    doc: 'List networks',
-    access: 'user',
-    query: page,
-    reply: listOf(network),
   },
 } as const satisfies Record<string, Route>;

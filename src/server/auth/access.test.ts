@@ -19,6 +19,7 @@ import { insertLab } from '#store/labs.ts';
 import { insertMachine } from '#store/machines.ts';
 import { upsertMember } from '#store/members.ts';
 import type { Db } from '#store/schema.ts';
+import { insertSnapshot } from '#store/snapshots.ts';
 import { insertSubmission } from '#store/submissions.ts';
 import { stubHandlers, startTestCluster, startTestServer, type Person, type TestServer } from '../testing.ts';
 import type { TestCluster } from '#store/testing.ts';
@@ -148,6 +149,16 @@ const expected: Readonly<Record<Operation, Line>> = {
   getImage: signedIn,
   removeImage: administrators,
   listNetworks: signedIn,
+  createNetwork: administrators,
+  getNetwork: signedIn,
+  deleteNetwork: administrators,
+  listSnapshots: hisAndStaff,
+  createSnapshot: hisAndStaff,
+  deleteSnapshot: hisAndStaff,
+  restoreSnapshot: hisAndStaff,
+  cloneMachine: hisAndStaff,
+  resetPassword: hisAndStaff,
+  getConsoleTranscript: hisAndStaff,
 };
 
 let forwardPort = 20_000;
@@ -232,6 +243,7 @@ async function makeWorld(db: Db, name: string, student: Person, instructor: Pers
   const script = await transaction(db, (tx) =>
     insertScript(tx, { machine_id: machine.id, starter: false, limit_ms: 1000, state: 'done' }, ['true']),
   );
+  const snapshot = await insertSnapshot(db, machine.id, 'clean');
   const job = newId('job');
   await db
     .insertInto('jobs')
@@ -261,6 +273,8 @@ async function makeWorld(db: Db, name: string, student: Person, instructor: Pers
     exec: exec.id,
     forward: forward.id,
     script: script.id,
+    snapshot: snapshot.id,
+    network: 'default',
     job,
     regrade,
     token,
@@ -320,9 +334,10 @@ test('a foreign object cannot be reached through an own one, not even by an admi
     forward: foreign['forward'] ?? '',
     script: foreign['script'] ?? '',
     regrade: foreign['regrade'] ?? '',
+    snapshot: foreign['snapshot'] ?? '',
   };
   for (const [operation, route] of operations)
-    if (/\{(exec|forward|script|regrade)\}/.test(route.path))
+    if (/\{(exec|forward|script|snapshot|regrade)\}/.test(route.path))
       for (const role of ['student', 'instructor', 'admin'] as const) {
         const seen = await outcome(route, people[role], mixed);
         assert.ok(seen === 404 || seen === 403, `${operation} as ${role}: ${seen}`);

@@ -10,6 +10,7 @@ import { isId } from '#base/ids.ts';
 import type { Access, Route } from '#contract/route.ts';
 import type { Role } from '#contract/schemas/people.ts';
 import type { Db } from '#store/schema.ts';
+import { selectOptionalSnapshot } from '#store/snapshots.ts';
 import type { Actor } from '#base/actor.ts';
 import { courseOfResources } from './resources.ts';
 
@@ -55,7 +56,11 @@ export async function authorize(db: Db, actor: Actor, route: Route, params: Para
   const relation = await looks[access](db, actor, params);
   if (!actor.admin) judge(access, relation, params);
   await checkInner(db, relation.params);
-  return { params: relation.params, role: relation.role, courseId: relation.courseId };
+  return {
+    params: await resolveSnapshot(db, relation.params),
+    role: relation.role,
+    courseId: relation.courseId,
+  };
 }
 
 type ObjectAccess = Exclude<Access, 'public' | 'user' | 'admin'>;
@@ -203,6 +208,15 @@ async function checkToken(db: Db, actor: Actor, params: Params): Promise<void> {
   if (key === undefined) return;
   const row = await db.selectFrom('tokens').select('user_id').where('id', '=', key).executeTakeFirst();
   if (!row || (row.user_id !== actor.id && !actor.admin)) throw notFound('token', key);
+}
+
+/** A machine's snapshots have names of their own, like the machines. */
+async function resolveSnapshot(db: Db, params: Params): Promise<Params> {
+  const { machine, snapshot } = params;
+  if (machine === undefined || snapshot === undefined) return params;
+  const row = await selectOptionalSnapshot(db, machine, snapshot);
+  if (!row) throw notFound('snapshot', snapshot);
+  return { ...params, snapshot: row.id };
 }
 
 /** The second object of a path must belong to the first: no foreign exec through one's own machine. */

@@ -1,4 +1,5 @@
 /** All operations, wired. The return type demands every one of the contract's: a missing handler does not compile. */
+import { isId } from '#base/ids.ts';
 import type { Operation } from '#contract/api.ts';
 import type { LabFolders } from '#classroom/folders.ts';
 import { gradeSubmissionKind, regradeKind } from '#classroom/kinds.ts';
@@ -21,8 +22,10 @@ import { imageHandlers } from './images.ts';
 import { getJobView, withoutSecrets } from './job-view.ts';
 import { labHandlers } from './labs.ts';
 import { machineHandlers } from './machines.ts';
+import { networkHandlers } from './networks.ts';
 import { peopleHandlers } from './people.ts';
 import { reachHandlers } from './reach.ts';
+import { snapshotHandlers } from './snapshots.ts';
 import { systemHandlers } from './system.ts';
 
 export interface Services {
@@ -49,6 +52,8 @@ export function createHandlers(
     ...courseHandlers({ db }),
     ...labHandlers({ db, folders, blobs }),
     ...machineHandlers({ db, views, machines }),
+    ...snapshotHandlers({ db, machines }),
+    ...networkHandlers({ db, machines }),
     ...imageHandlers({ db, registry }),
     ...reachHandlers({ db, forwards, machines }),
   };
@@ -68,9 +73,14 @@ export function recoverAnswers({ store: { db }, folders, blobs }: Services) {
       .executeTakeFirst();
 
   return async (operation: Operation, actor: Actor, requestId: string): Promise<unknown> => {
-    if (operation === 'createMachine' || operation === 'buildImage') {
+    if (operation === 'createMachine' || operation === 'cloneMachine' || operation === 'buildImage') {
       const job = await findJob(actor, requestId);
       return job && { job: await getJobView(db, job.id), id: resourceIds(job.resources)[0] ?? null };
+    }
+    if (operation === 'createSnapshot') {
+      const job = await findJob(actor, requestId);
+      const snapshot = job && resourceIds(job.resources).find((id) => isId('snapshot', id));
+      return job && { job: await getJobView(db, job.id), id: snapshot ?? null };
     }
     if (operation === 'submit') {
       const job = await findJob(actor, requestId, gradeSubmissionKind.kind);

@@ -1,6 +1,5 @@
-/** Images and networks. */
+/** Images. */
 import type { machineRoutes } from '#contract/routes/machines.ts';
-import { selectNetworks } from '#store/networks.ts';
 import type { Db } from '#store/schema.ts';
 import type { HandlersFor } from '../handlers.ts';
 import type { ImageRegistry } from '../images.ts';
@@ -9,7 +8,7 @@ import { decodeCursor, pageOf } from '#contract/page.ts';
 
 type ImageRoutes = Pick<
   typeof machineRoutes,
-  'listImages' | 'buildImage' | 'importImage' | 'getImage' | 'removeImage' | 'listNetworks'
+  'listImages' | 'buildImage' | 'importImage' | 'getImage' | 'removeImage'
 >;
 
 export function imageHandlers({
@@ -43,30 +42,6 @@ export function imageHandlers({
     async removeImage({ params }, { actor }) {
       await registry.remove(actor, params.image);
       return undefined;
-    },
-    async listNetworks({ query: { cursor, limit } }) {
-      const after = cursor === undefined ? '' : (decodeCursor(cursor, 1)[0] ?? '');
-      const counts = await db
-        .selectFrom('addresses')
-        .select(({ fn }) => ['network_id', fn.countAll<number>().as('count')])
-        .groupBy('network_id')
-        .execute();
-      const used = new Map(counts.map(({ network_id: id, count }) => [id, count]));
-      const rows = (await selectNetworks(db)).filter(({ name }) => name > after);
-      return pageOf(
-        rows,
-        limit,
-        ({ id, name, bridge, cidr, gateway, nat }) => ({
-          id,
-          name,
-          bridge,
-          cidr,
-          gateway,
-          nat,
-          addresses: used.get(id) ?? 0,
-        }),
-        ({ name }) => [name],
-      );
     },
   };
 }
