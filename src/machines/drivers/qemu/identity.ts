@@ -140,7 +140,11 @@ export function personalFiles({ hostname, machineId, authorizedKeys, hostKey }: 
     { path: '/etc/hostname', mode: 0o644, data: `${hostname}\n` },
     { path: '/etc/hosts', mode: 0o644, data: hostsText(hostname) },
     { path: '/etc/machine-id', mode: 0o444, data: `${machineId}\n` },
-    { path: '/root/.ssh/authorized_keys', mode: 0o600, data: authorizedKeys.map((key) => `${key}\n`).join('') },
+    {
+      path: '/root/.ssh/authorized_keys',
+      mode: 0o600,
+      data: authorizedKeys.map((key) => `${key}\n`).join(''),
+    },
     { path: '/etc/ssh/ssh_host_ed25519_key', mode: 0o600, data: hostKey.openssh },
     { path: '/etc/ssh/ssh_host_ed25519_key.pub', mode: 0o644, data: `${hostKey.public} root@${hostname}\n` },
     { path: '/etc/dropbear/dropbear_ed25519_host_key', mode: 0o600, data: hostKey.dropbear },
@@ -150,7 +154,13 @@ export function personalFiles({ hostname, machineId, authorizedKeys, hostKey }: 
 /** Written at every boot: an address is the host's to give. Read by /sbin/carrel-init. */
 export function networkFile({ network }: Identity): IdentityFile {
   const { mac, address, prefix, gateway, dns } = network;
-  const lines = [`mac=${mac}`, `address=${address}`, `prefix=${prefix}`, `gateway=${gateway}`, `dns=${dns.join(' ')}`];
+  const lines = [
+    `mac=${mac}`,
+    `address=${address}`,
+    `prefix=${prefix}`,
+    `gateway=${gateway}`,
+    `dns=${dns.join(' ')}`,
+  ];
   return { path: '/etc/carrel/network', mode: 0o644, data: `${lines.join('\n')}\n` };
 }
 

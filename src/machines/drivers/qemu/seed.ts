@@ -3,7 +3,13 @@
  * (src/images/disk/init.sh names the paths). Pure.
  */
 import { type CpioEntry, cpioArchive } from '#images/disk/cpio.ts';
-import { type Identity, type IdentityFile, identityDirectories, networkFile, personalFiles } from './identity.ts';
+import {
+  type Identity,
+  type IdentityFile,
+  identityDirectories,
+  networkFile,
+  personalFiles,
+} from './identity.ts';
 
 const entryOf = (folder: string, { path, mode, data }: IdentityFile): CpioEntry => ({
   path: `seed/${folder}${path}`,
