@@ -15,6 +15,7 @@ import type {
   RunRequest,
   Stats,
 } from '#contract/schemas/machines.ts';
+import type { TemplateDriver } from './templates/driver.ts';
 
 /** What not every driver has. A missing one is refused with `driver_unsupported`, before anything is touched. */
 export const capabilities = [
@@ -157,6 +158,8 @@ export interface RunningMachine {
 export interface Driver {
   readonly name: DriverName;
   readonly capabilities: Readonly<Record<Capability, boolean>>;
+  /** Where machines can start from one that has booted already. */
+  readonly templates?: TemplateDriver;
   /** What can be refused at once is refused here: the kind of image, limits that this host cannot keep. */
   validate(request: MachineRequest, image: Image): Promise<void>;
   /** The disk. */

@@ -9,6 +9,7 @@ import { within } from '#base/deadline.ts';
 import { isCarrelError, messageOf } from '#base/errors.ts';
 import { isAlive } from '#host/processes.ts';
 import { type Machine as Row, selectOptionalMachine } from '#store/machines.ts';
+import { selectSpares } from '#store/templates.ts';
 import type { Cloud } from './cloud.ts';
 import { confirmRunning, confirmStopped, failureOf, type ReconcileReport, write } from './confirm.ts';
 import { carryOut, jobKey } from './jobs.ts';
@@ -26,6 +27,8 @@ export async function reconcileAll(cloud: Cloud): Promise<ReconcileReport> {
   // first the traces, then the rows: what has a trace and no row now will never get one
   const traces = new Set<string>();
   for (const driver of drivers) for (const id of await driver.traces()) traces.add(id);
+  // before the machines: one that gets an owner meanwhile is found among those
+  for (const { id } of await selectSpares(cloud.db)) traces.delete(id);
   const rows = await cloud.db.selectFrom('machines').selectAll().where('deleted_at', 'is', null).execute();
   await eachOf(cloud, rows, (row) => settleRow(cloud, row.id, report, { thorough: true }));
   for (const { id } of rows) traces.delete(id);
