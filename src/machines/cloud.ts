@@ -3,10 +3,12 @@ import { join } from 'node:path';
 import { CarrelError } from '#base/errors.ts';
 import type { Logger } from '#base/log.ts';
 import type { DriverName } from '#contract/schemas/machines.ts';
+import type { Fabric } from '#fabric/fabric.ts';
 import type { Machine as Row } from '#store/machines.ts';
 import type { Db } from '#store/schema.ts';
 import type { Driver, MachineSpec, RunningMachine } from './driver.ts';
 import type { Drivers } from './drivers/table.ts';
+import type { Idleness } from './idleness.ts';
 import type { Living } from './living.ts';
 import type { MachineLocks } from './locks.ts';
 import { type Networks, standing } from './networks.ts';
@@ -20,6 +22,10 @@ export interface Cloud {
   /** Where each machine has its directory. */
   readonly directory: string;
   readonly networks: Networks;
+  readonly fabric: Pick<Fabric, 'onFirstPacket'>;
+  readonly idleness: Idleness;
+  /** Who listens for those that sleep, by machine. */
+  readonly sleepers: Map<string, Disposable>;
   readonly log: Logger;
   /** Tells waiters in this process that a machine's row has changed. */
   readonly changed: (id: string) => void;

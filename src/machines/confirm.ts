@@ -10,6 +10,7 @@ import { type Machine as Row, selectOptionalMachine } from '#store/machines.ts';
 import { type Cloud, driverFor, specOf } from './cloud.ts';
 import type { EndReport, RunningMachine } from './driver.ts';
 import { eventOf } from './events.ts';
+import { listen } from './idle.ts';
 import { atRest, changeMachine } from './rows.ts';
 import { endAll } from './work.ts';
 
@@ -33,10 +34,15 @@ export async function confirmRunning(cloud: Cloud, row: Row, report: ReconcileRe
     cloud.living.hold(row.id, machine);
     report.adopted += 1;
   }
-  const state = machine.isPaused() ? 'paused' : 'running';
-  if (state === row.state) return;
+  const frozen = machine.isPaused();
+  if (row.asleep && frozen) {
+    if (!cloud.sleepers.has(row.id)) await listen(cloud, row.id);
+    return;
+  }
+  const state = frozen ? 'paused' : 'running';
+  if (state === row.state && !row.asleep) return;
   report.corrected += 1;
-  await write(cloud, row, { state }, `machine.${state === 'paused' ? 'paused' : 'resumed'}`);
+  await write(cloud, row, { state, asleep: false }, `machine.${state === 'paused' ? 'paused' : 'resumed'}`);
 }
 
 /** After this many vain attempts to reach a keeper that lives, its machine is called failed. */

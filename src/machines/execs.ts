@@ -14,6 +14,7 @@ import type { Db } from '#store/schema.ts';
 import type { Actor } from '#base/actor.ts';
 import { type Cloud, driverFor, runningOf } from './cloud.ts';
 import { requireCapability, type Terminal } from './driver.ts';
+import { wakingTerminal } from './idle.ts';
 import { answering } from './inside.ts';
 import { activityOf } from './rows.ts';
 import { isAnswering } from './state.ts';
@@ -64,6 +65,7 @@ export function openExecs(cloud: Cloud): Execs {
 
   return {
     async createExec(actor, machineId, wanted) {
+      using _work = cloud.idleness.atWork(machineId);
       const machine = await answering(cloud, machineId, 'exec');
       if ((await countUnfinished(cloud.db, machineId)) >= maxUnfinished) await settleExecs(cloud, machineId);
       await dropOld(cloud, machineId);
@@ -117,12 +119,12 @@ export function openExecs(cloud: Cloud): Execs {
     async attach(machineId, { exec, ...options } = {}) {
       if (exec !== undefined) {
         const { open } = await find(machineId, exec);
-        return streams.attach(exec, open, options);
+        return streams.attach(exec, async () => wakingTerminal(cloud, machineId, await open()), options);
       }
       const machine = await answering(cloud, machineId, 'console');
       return streams.attach(
         `${machineId} console ${machine.process.startTime}`,
-        () => machine.console(),
+        async () => wakingTerminal(cloud, machineId, await machine.console()),
         options,
       );
     },

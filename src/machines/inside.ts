@@ -8,6 +8,7 @@ import { type Machine as Row, selectMachine } from '#store/machines.ts';
 import { type Cloud, driverFor, runningOf } from './cloud.ts';
 import { type Capability, type FileRead, requireCapability, type RunningMachine } from './driver.ts';
 import { eventOf } from './events.ts';
+import { wake } from './idle.ts';
 import { activityOf } from './rows.ts';
 import { isAnswering } from './state.ts';
 
@@ -26,22 +27,26 @@ export interface Inside {
 export function openInside(cloud: Cloud): Inside {
   return {
     async run(id, request, options) {
+      using _work = cloud.idleness.atWork(id);
       const machine = await answering(cloud, id, 'run');
-      return machine.run(request, options);
+      return await machine.run(request, options);
     },
     async readFile(id, path) {
+      using _work = cloud.idleness.atWork(id);
       const machine = await answering(cloud, id, 'files');
-      return machine.readFile(path, { maxBytes: maxFileBytes });
+      return await machine.readFile(path, { maxBytes: maxFileBytes });
     },
     async writeFile(id, path, bytes, { mode = 0o644 } = {}) {
       if (bytes.length > maxFileBytes)
         throw new CarrelError('too_large', `a file may have ${formatSize(maxFileBytes)}`, {
           details: { maxBytes: maxFileBytes },
         });
+      using _work = cloud.idleness.atWork(id);
       const machine = await answering(cloud, id, 'files');
       await machine.writeFile(path, bytes, { mode });
     },
     async resetPassword(actor, id) {
+      using _work = cloud.idleness.atWork(id);
       const row = await selectMachine(cloud.db, id);
       const machine = await answering(cloud, id, 'password');
       const password = await machine.resetPassword();
@@ -57,11 +62,12 @@ export function openInside(cloud: Cloud): Inside {
   };
 }
 
-/** The machine, if programs run in it right now. */
+/** The machine, awake, if programs run in it right now. */
 export async function answering(cloud: Cloud, id: string, capability: Capability): Promise<RunningMachine> {
   const row = await selectMachine(cloud.db, id);
   requireCapability(driverFor(cloud, row), capability);
   if (!isAnswering({ state: row.state, activity: activityOf(row) })) throw notRunning(row);
+  if (row.asleep) await wake(cloud, id);
   return runningOf(cloud, row);
 }
 

@@ -4,6 +4,7 @@ import type { Actor } from '#base/actor.ts';
 import type { NewNetwork } from '#contract/schemas/networks.ts';
 import { contains, formatAddress, formatCidr, gatewayOf, overlaps, parseCidr } from '#fabric/addresses.ts';
 import type { Fabric } from '#fabric/fabric.ts';
+import type { Host } from '#fabric/names.ts';
 import { type NetworkPlan, parsePlan, placeOf } from '#fabric/networks.ts';
 import { transaction } from '#store/database.ts';
 import { insertEvent } from '#store/events.ts';
@@ -26,6 +27,8 @@ export interface Networks {
   remove(actor: Actor, key: string): Promise<void>;
   /** Makes in the fabric what the database says: at the start of the daemon, before wires are looked at. */
   reconcile(): Promise<void>;
+  /** Tells the networks with DHCP which machines there are: by the one process that reconciles, now and then. */
+  announce(): Promise<void>;
 }
 
 /** Where a machine with this address stands: how far it sees, and who leads it out. */
@@ -77,19 +80,17 @@ export function rangeFor(
   return { cidr: text, gateway: formatAddress(gatewayOf(range)) };
 }
 
-interface NetworkFabric {
-  ensureNetwork(plan: NetworkPlan): Promise<void>;
-  removeNetwork(name: string): Promise<void>;
-}
-
-export function openNetworks(db: Db, fabric: Fabric & Partial<NetworkFabric>): Networks {
+export function openNetworks(db: Db, fabric: Fabric): Networks {
   /** Networks never change, and an id is never given again. */
   const known = new Map<string, Promise<Network>>();
+
+  /** What was said last, by network. */
+  const announced = new Map<string, string>();
 
   const load = async (id: string): Promise<Network> => {
     const network = await selectOptionalNetwork(db, id);
     if (!network) throw new CarrelError('not_found', `network ${id} does not exist`);
-    await fabric.ensureNetwork?.(planOf(network));
+    await fabric.ensureNetwork(planOf(network));
     return network;
   };
   const of = (id: string): Promise<Network> => {
@@ -139,8 +140,9 @@ export function openNetworks(db: Db, fabric: Fabric & Partial<NetworkFabric>): N
       await transaction(db, async (tx) => {
         const network = await lockEmptyNetwork(tx, key);
         // the fabric first: what has a row and no bridge gets one again, what has no row would stay for ever
-        await fabric.removeNetwork?.(network.name);
+        await fabric.removeNetwork(network.name);
         known.delete(network.id);
+        announced.delete(network.name);
         await deleteNetwork(tx, network.id);
         await insertEvent(tx, {
           kind: 'network.deleted',
@@ -152,6 +154,29 @@ export function openNetworks(db: Db, fabric: Fabric & Partial<NetworkFabric>): N
     },
     async reconcile() {
       for (const { id } of await selectNetworks(db)) await of(id);
+    },
+    async announce() {
+      const rows = await db
+        .selectFrom('machines')
+        .innerJoin('networks', 'networks.id', 'machines.network_id')
+        .select(['networks.name as network', 'machines.name', 'machines.address', 'machines.mac'])
+        .where('machines.deleted_at', 'is', null)
+        .where('machines.submission_id', 'is', null)
+        .where('networks.dhcp', '=', true)
+        // a name that two owners gave is that of the first one
+        .orderBy('machines.created_at')
+        .orderBy('machines.id')
+        .execute();
+      const hosts = new Map<string, Host[]>();
+      for (const { name, dhcp } of await selectNetworks(db)) if (dhcp) hosts.set(name, []);
+      for (const { network, name, address, mac } of rows)
+        if (address !== null && mac !== null) hosts.get(network)?.push({ name, address, mac });
+      for (const [network, all] of hosts) {
+        const text = JSON.stringify(all);
+        if (announced.get(network) === text) continue;
+        await fabric.setHosts(network, all);
+        announced.set(network, text);
+      }
     },
   };
 }

@@ -33,6 +33,7 @@ import { type Cloud, driverFor, driverNamed } from './cloud.ts';
 import { requireCapability } from './driver.ts';
 import { eventOf } from './events.ts';
 import { jobKey, jobKindOf } from './jobs.ts';
+import { wake } from './idle.ts';
 import { requireQuota } from './quota.ts';
 import { activityOf, changeMachine, configJson, limitsToStore, type MachineConfig } from './rows.ts';
 import { insertStarter } from './scripts.ts';
@@ -214,6 +215,7 @@ export async function requestVerb(
     await insertEvent(tx, eventOf(row, `machine.${activity}`, { gen }, actor?.id ?? null));
     return { job, began: true };
   });
+  if (!began && (verb === 'start' || verb === 'resume')) await wake(cloud, id);
   if (began) {
     cloud.changed(id);
     if (verb === 'remove')

@@ -26,9 +26,11 @@ import type { Actor, RequestInfo } from '#base/actor.ts';
 import { type Cloud, neighbourhoodOf } from './cloud.ts';
 import { requestClone } from './clones.ts';
 import { noticeEnd, type ReconcileReport } from './confirm.ts';
-import { createDrivers, type DriverHost } from './drivers/table.ts';
+import { createDrivers, type DriverHost, type Drivers } from './drivers/table.ts';
 import { type Execs, openExecs } from './execs.ts';
 import { type FreshMachine, type FreshOptions, withFresh } from './fresh.ts';
+import { lookForIdle } from './idle.ts';
+import { createIdleness } from './idleness.ts';
 import { type Inside, openInside } from './inside.ts';
 import { machineJobs } from './jobs.ts';
 import { openViews, type Views } from './list.ts';
@@ -62,6 +64,8 @@ export interface MachinesOptions {
   /** Adopt, correct and sweep, now and every few seconds: one process per cloud does, the daemon. */
   readonly reconciles?: boolean;
   readonly reconcileEveryMs?: number;
+  /** The kinds of machines; all there are unless given. */
+  readonly drivers?: (host: DriverHost) => Drivers;
 }
 
 export interface Machines extends Inside, Execs, Views, Snapshots {
@@ -107,6 +111,7 @@ export async function openMachines({
   log = silent,
   reconciles = true,
   reconcileEveryMs = 3000,
+  drivers = createDrivers,
 }: MachinesOptions): Promise<Machines> {
   const directory = join(dataDirectory, 'machines');
   await mkdir(directory, { recursive: true, mode: 0o711 });
@@ -115,7 +120,7 @@ export async function openMachines({
     db,
     directory,
     log,
-    drivers: createDrivers({ server, fabric, images, directory, instance }),
+    drivers: drivers({ server, fabric, images, directory, instance }),
     living: openLiving((id, report) => {
       log.warn('a machine has ended by itself', { machine: id, end: report.end });
       noticeEnd(cloud, id, report).catch((error: unknown) =>
@@ -124,6 +129,9 @@ export async function openMachines({
     }),
     locks: openLocks(join(dataDirectory, 'run', 'machine-locks')),
     networks: openNetworks(db, fabric),
+    fabric,
+    idleness: createIdleness(),
+    sleepers: new Map(),
     changed: waiting.changed,
     interrupts: new Map(),
     fresh: new Set(),
@@ -153,6 +161,12 @@ export async function openMachines({
       await reconcileSome(cloud).catch((error: unknown) =>
         log.warn('machines could not be reconciled', { error: messageOf(error) }),
       );
+      await lookForIdle(cloud).catch((error: unknown) =>
+        log.warn('idle machines could not be looked for', { error: messageOf(error) }),
+      );
+      await cloud.networks
+        .announce()
+        .catch((error: unknown) => log.warn('machines have no names', { error: messageOf(error) }));
     });
   } else passes = everyFew(reconcileEveryMs, signal, () => removeLeftOvers(cloud));
 
@@ -189,6 +203,7 @@ export async function openMachines({
         () => undefined, // the daemon's next reconciliation does it
       );
       execs.detachAll();
+      for (const ear of cloud.sleepers.values()) ear[Symbol.dispose]();
       cloud.living.close();
     },
   };
