@@ -3,6 +3,7 @@
  * owner's row, so that parallel requests cannot overshoot. Machines that grade a submission are not counted:
  * they are the cloud's own, and their number is bounded by the workers.
  */
+import { availableParallelism, totalmem } from 'node:os';
 import { sql } from 'kysely';
 import { CarrelError } from '#base/errors.ts';
 import { formatSize } from '#base/units.ts';
@@ -35,6 +36,28 @@ export const adminQuota: Quota = {
   diskBytes: 2 ** 50,
 };
 
+/** The account that OS-Cloud machines belong to where everybody on the host may make them. */
+export const serviceAccount = 'oscloud';
+
+/**
+ * What this host can bear: guests touch a part of their memory and compute now and then, so more of both may be
+ * promised than there is. Disks grow as they are written.
+ */
+function hostQuota(): Quota {
+  return {
+    machines: 250,
+    cpus: 32 * availableParallelism(),
+    memoryBytes: 4 * totalmem(),
+    processes: 1_000_000,
+    diskBytes: 2 ** 44,
+  };
+}
+
+function quotaOf({ name, admin }: { readonly name: string; readonly admin: boolean }): Quota {
+  if (admin) return adminQuota;
+  return name === serviceAccount ? hostQuota() : userQuota;
+}
+
 /** Refuses with `quota_exceeded` what the owner may not have in addition. Locks the owner's row. */
 export async function requireQuota(tx: Tx, ownerId: string, wanted: Limits): Promise<void> {
   const owner = await tx
@@ -44,7 +67,7 @@ export async function requireQuota(tx: Tx, ownerId: string, wanted: Limits): Pro
     .forUpdate()
     .executeTakeFirst();
   if (!owner) throw new CarrelError('not_found', `user ${ownerId} does not exist`);
-  const quota = owner.admin ? adminQuota : userQuota;
+  const quota = quotaOf(owner);
   const used = await tx
     .selectFrom('machines')
     .select(({ fn }) => [

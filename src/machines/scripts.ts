@@ -236,14 +236,13 @@ async function runLine(
   kept: number,
 ): Promise<number> {
   const { db } = cloud;
+  const machine = await answering(cloud, machine_id, 'run'); // else the line is not begun
   const one = db.updateTable('machine_script_lines').where('script_id', '=', id).where('number', '=', number);
   const begun = await one.set({ started_at: new Date() }).where('started_at', 'is', null).executeTakeFirst();
   if (begun.numUpdatedRows === 0n)
     throw new CarrelError('cancelled', `line ${number} of script ${id} was begun by another worker`);
   const began = performance.now();
-  const end = { ended_at: new Date(), wall_ms: 0 };
   try {
-    const machine = await answering(cloud, machine_id, 'run');
     const reply = await machine.run(
       {
         argv: ['/bin/sh', '-c', line],
@@ -261,7 +260,6 @@ async function runLine(
     const stderr = beginningOf(reply.stderr, bytes);
     await one
       .set({
-        ...end,
         ended_at: new Date(),
         wall_ms: reply.wallMs,
         exit: json<Readonly<Record<string, unknown>>>(reply.end),

@@ -22,6 +22,7 @@ import { connectionFromEnvironment, openStore } from '#store/database.ts';
 import { migrate } from '#store/migrate.ts';
 import { sql } from 'kysely';
 import { ensureAdmin } from './auth/admin.ts';
+import { openAuthenticator } from './auth/authenticate.ts';
 import { openEngine, startIsolation } from './engine.ts';
 import { openEventFeed } from './events/feed.ts';
 import { createHandlers, recoverAnswers } from './handlers/all.ts';
@@ -38,6 +39,8 @@ export interface DaemonOptions {
   readonly cache?: string | undefined;
   /** For development: where to listen when there is no doorman. */
   readonly listen?: readonly Endpoint[];
+  /** The OS-Cloud routes, where the doorman opened a socket for them, ask for no token. */
+  readonly osCloudOpen?: boolean;
   readonly log?: Logger;
 }
 
@@ -51,6 +54,7 @@ export async function startDaemon({
   dataDirectory,
   cache,
   listen = [],
+  osCloudOpen = false,
   log = createLogger(),
 }: DaemonOptions): Promise<Daemon> {
   const run = join(dataDirectory, 'run');
@@ -140,6 +144,20 @@ export async function startDaemon({
       shutdown.abort();
       await Promise.all(servers.map((server) => server.close({ graceMs: 2000 })));
     });
+    for (const { fd, host, port } of inheritedListeners().filter(({ name }) => name === 'oscloud')) {
+      const { openOsCloud } = await import('./oscloud/open.ts');
+      const osCloud = await openOsCloud({
+        listen: { fd },
+        endpoint: { host, port },
+        open: osCloudOpen,
+        authenticator: await openAuthenticator(store, log),
+        store,
+        machines: services.machines,
+        template: engine.template,
+        log,
+      });
+      undo.push(() => osCloud.close());
+    }
     const urls = servers.map(urlOf);
     await writeFileAtomic(
       join(run, 'daemon.json'),

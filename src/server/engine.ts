@@ -39,6 +39,8 @@ export interface EngineOptions {
 
 export interface Engine {
   readonly registry: ImageRegistry;
+  /** What a virtual machine may start from, by name; `not_found` if there is no such disk. */
+  readonly template: (name: string) => Promise<{ readonly image: string; readonly minimumBytes: number }>;
   readonly blobs: BlobStore;
   readonly folders: LabFolders;
   readonly machines: Part<Machines>;
@@ -159,6 +161,10 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
 
   return {
     registry,
+    async template(name) {
+      const image = await images.require(name, { kind: 'disk' });
+      return { image: image.name, minimumBytes: image.disk?.virtualBytes ?? 0 };
+    },
     blobs,
     folders,
     machines: serviceOf(machines),

@@ -1,4 +1,4 @@
-/** The daemon's program: `node src/server/main.ts --data DIR [--cache DIR] [--listen ADDRESS]`. */
+/** The daemon's program: `node src/server/main.ts --data DIR [--cache DIR] [--listen ADDRESS] [--oscloud-open]`. */
 import { enableCompileCache } from 'node:module';
 import { join } from 'node:path';
 
@@ -8,13 +8,13 @@ const { createLogger } = await import('#base/log.ts');
 const { parseArguments, runUntilTold } = await import('./process.ts');
 const log = createLogger();
 try {
-  const { data, cache, listen } = parseArguments(process.argv.slice(2));
+  const { data, cache, listen, osCloudOpen } = parseArguments(process.argv.slice(2));
   await runUntilTold({
     log,
     untilStdinEnds: listen.length === 0,
     async start() {
       const { startDaemon } = await import('./daemon.ts');
-      return startDaemon({ dataDirectory: data, cache, listen, log });
+      return startDaemon({ dataDirectory: data, cache, listen, osCloudOpen, log });
     },
   });
 } catch (error) {

@@ -9,9 +9,11 @@ export interface Arguments {
   readonly data: string;
   readonly cache: string | undefined;
   readonly listen: readonly Endpoint[];
+  /** The OS-Cloud routes take everybody on this host. */
+  readonly osCloudOpen: boolean;
 }
 
-/** `--data DIR [--cache DIR] [--listen ADDRESS]...`; DIR is CARREL_DATA or /var/lib/carrel unless given. */
+/** `--data DIR [--cache DIR] [--listen ADDRESS]... [--oscloud-open]`; DIR is CARREL_DATA or /var/lib/carrel unless given. */
 export function parseArguments(argv: readonly string[], env: NodeJS.ProcessEnv = process.env): Arguments {
   try {
     const { values } = parseArgs({
@@ -20,12 +22,14 @@ export function parseArguments(argv: readonly string[], env: NodeJS.ProcessEnv =
         data: { type: 'string' },
         cache: { type: 'string' },
         listen: { type: 'string', multiple: true, default: [] },
+        'oscloud-open': { type: 'boolean', default: false },
       },
     });
     return {
       data: resolve(values.data ?? env['CARREL_DATA'] ?? '/var/lib/carrel'),
       cache: values.cache === undefined ? undefined : resolve(values.cache),
       listen: values.listen.map(parseListen),
+      osCloudOpen: values['oscloud-open'],
     };
   } catch (cause) {
     if (cause instanceof CarrelError) throw cause;

@@ -1,8 +1,9 @@
 /** `carrel up`. */
 import { sleep } from '#base/deadline.ts';
 import { CarrelError, messageOf } from '#base/errors.ts';
-import { parseListen } from '#fabric/listeners.ts';
+import { formatEndpoint, parseListen } from '#fabric/listeners.ts';
 import { formatDuration } from '#base/units.ts';
+import { refuseOpenTo } from '#server/oscloud/local-only.ts';
 import { connect, readAddress } from '../connection.ts';
 import { askDoorman, dataDirectory } from '../local/directory.ts';
 import { detachedWords, runCloud, startDetached, type CloudOptions } from '../local/cloud.ts';
@@ -10,21 +11,36 @@ import { untilReady } from '../local/ready.ts';
 import type { Action, Context } from '../spec.ts';
 
 function optionsOf({ args }: Context): CloudOptions {
+  const osCloud = args.option('oscloud');
+  const open = args.flag('oscloudOpen');
+  if (open && osCloud === undefined)
+    throw new CarrelError('invalid_request', '--oscloud-open is said of --oscloud ADDRESS', {
+      hint: 'carrel up --oscloud 127.0.0.1:5000 --oscloud-open',
+    });
+  const endpoint = osCloud === undefined ? undefined : parseListen(osCloud);
+  if (open && endpoint) refuseOpenTo(endpoint);
   return {
     data: dataDirectory(args),
     listen: parseListen(args.option('listen') ?? '127.0.0.1:7070'),
     uplink: args.unless('uplink'),
+    osCloud: endpoint && { endpoint, open },
   };
 }
 
 /** What to say, and do, once the cloud at `url` answers. */
-async function welcome(context: Context, { data }: CloudOptions, url: string, began?: number): Promise<void> {
+async function welcome(
+  context: Context,
+  { data, osCloud }: CloudOptions,
+  url: string,
+  began?: number,
+): Promise<void> {
   const { args, out } = context;
   const time = began === undefined ? '' : `${formatDuration(performance.now() - began)}, `;
   if (!args.flag('demo')) {
     out.result({ url, data }, () =>
       [
         `Carrel is up: ${out.paint('bold', url)}  (${time}data in ${data})`,
+        ...(osCloud ? [`  OS-Cloud at http://${formatEndpoint(osCloud.endpoint)}`] : []),
         `  carrel status                what is running`,
         `  carrel course new NAME       make a course; then: carrel lab import NAME DIR`,
         `  carrel machine new NAME      a machine with root`,

@@ -22,6 +22,8 @@ export interface CloudOptions {
   readonly data: string;
   readonly listen: Endpoint;
   readonly uplink: boolean;
+  /** Where the OS-Cloud routes are served, and whether without tokens; undefined: nowhere. */
+  readonly osCloud: { readonly endpoint: Endpoint; readonly open: boolean } | undefined;
 }
 
 /** Where people and the client reach a socket: one that listens everywhere is reached by the loopback. */
@@ -35,7 +37,7 @@ export function urlOf({ host, port }: Endpoint): string {
  * The daemon's command. It sees the uplink's name server instead of the host's: image builds fetch packages.
  * The mount namespace for that is a slave of the host's: disks mounted later appear in it.
  */
-function daemonArgv({ data, uplink }: CloudOptions): [string, ...string[]] {
+function daemonArgv({ data, uplink, osCloud }: CloudOptions): [string, ...string[]] {
   const daemon = [
     process.execPath,
     ...nodeFlags,
@@ -43,6 +45,7 @@ function daemonArgv({ data, uplink }: CloudOptions): [string, ...string[]] {
     program('../../server/main.ts'),
     '--data',
     data,
+    ...(osCloud?.open ? ['--oscloud-open'] : []),
   ] as const;
   if (!uplink) return [...daemon];
   const resolver = join(data, 'run', 'resolv.conf');
@@ -65,13 +68,13 @@ export async function runCloud(
   options: CloudOptions,
   { started, signal }: { started: (url: string) => void; signal?: AbortSignal },
 ): Promise<DoormanEnd> {
-  const { data, listen, uplink } = options;
+  const { data, listen, uplink, osCloud } = options;
   for (const name of ['log', 'run']) mkdirSync(join(data, name), { recursive: true, mode: 0o700 });
   const log = openSync(join(data, 'log', 'doorman.log'), 'a', 0o600);
   try {
     return await runDoorman({
       dataDirectory: data,
-      listen: [{ name: 'http', ...listen }],
+      listen: [{ name: 'http', ...listen }, ...(osCloud ? [{ name: 'oscloud', ...osCloud.endpoint }] : [])],
       argv: daemonArgv(options),
       env: { ...process.env, CARREL_DATA: data },
       uplink: uplink ? 'pasta' : 'none',
@@ -103,7 +106,7 @@ export interface Detached {
 }
 
 /** Starts `carrel up` once more, as a session of its own, with its words in DIR/log/carrel.log. */
-export function startDetached({ data, listen, uplink }: CloudOptions): Detached {
+export function startDetached({ data, listen, uplink, osCloud }: CloudOptions): Detached {
   mkdirSync(join(data, 'log'), { recursive: true, mode: 0o700 });
   const path = join(data, 'log', 'carrel.log');
   const log = openSync(path, 'a', 0o600);
@@ -118,6 +121,8 @@ export function startDetached({ data, listen, uplink }: CloudOptions): Detached 
       '--listen',
       formatEndpoint(listen),
       ...(uplink ? [] : ['--no-uplink']),
+      ...(osCloud ? ['--oscloud', formatEndpoint(osCloud.endpoint)] : []),
+      ...(osCloud?.open ? ['--oscloud-open'] : []),
     ],
     { detached: true, stdio: ['ignore', log, log], cwd: '/' },
   );

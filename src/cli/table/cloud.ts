@@ -21,6 +21,8 @@ export const cloudCommands: readonly CommandSpec[] = [
       { flags: '--listen <address>', doc: 'where to serve (127.0.0.1:7070)' },
       { flags: '--detach', doc: 'leave it running and return once it is ready' },
       { flags: '--no-uplink', doc: 'machines get no way out of this host' },
+      { flags: '--oscloud <address>', doc: 'serve the OS-Cloud routes too, for example at 127.0.0.1:5000' },
+      { flags: '--oscloud-open', doc: 'they ask for no token; on the loopback only' },
     ],
     examples: [
       { line: 'carrel up --demo', doc: 'see it work' },
@@ -28,6 +30,10 @@ export const cloudCommands: readonly CommandSpec[] = [
       {
         line: 'carrel up --listen 0.0.0.0:7070 --data /srv/carrel',
         doc: 'for a class, with its data elsewhere',
+      },
+      {
+        line: 'carrel up --oscloud 127.0.0.1:5000 --oscloud-open',
+        doc: 'the OS-Cloud lab: curl localhost:5000/vm_list',
       },
     ],
     load: async () => (await import('../commands/up.ts')).up,

@@ -1,6 +1,7 @@
 /** From a token to an actor. Answers are remembered for a few seconds; a revoked token is forgotten at once. */
 import { CarrelError, isCarrelError } from '#base/errors.ts';
 import { silent, type Logger } from '#base/log.ts';
+import type { Store } from '#store/database.ts';
 import type { Db } from '#store/schema.ts';
 import { touchToken } from '#store/tokens.ts';
 import type { Actor } from '#base/actor.ts';
@@ -116,6 +117,16 @@ export function createAuthenticator({ db, log = silent }: { db: Db; log?: Logger
       return () => void held.delete(one);
     },
   };
+}
+
+/** One that hears of tokens that end and accounts that are closed, whichever process ends them. */
+export async function openAuthenticator(
+  { db, listen }: Pick<Store, 'db' | 'listen'>,
+  log?: Logger,
+): Promise<Authenticator> {
+  const authenticator = createAuthenticator({ db, ...(log && { log }) });
+  await listen(authChannel, (userId) => authenticator.forget(userId === '' ? undefined : userId));
+  return authenticator;
 }
 
 export function unauthenticated(): CarrelError {

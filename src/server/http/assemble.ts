@@ -2,7 +2,7 @@
 import type { Hono } from 'hono';
 import { silent, type Logger } from '#base/log.ts';
 import type { Store } from '#store/database.ts';
-import { authChannel, createAuthenticator, type Authenticator } from '../auth/authenticate.ts';
+import { openAuthenticator, type Authenticator } from '../auth/authenticate.ts';
 import type { Handlers } from '../handlers.ts';
 import { createApp, type AppOptions, type Bindings } from './app.ts';
 import { createIdempotency } from './idempotency.ts';
@@ -28,8 +28,7 @@ export async function assembleApp({
   ...more
 }: AssembleOptions): Promise<Hono<{ Bindings: Bindings }>> {
   const { db } = store;
-  const authenticator = createAuthenticator({ db, log });
-  await store.listen(authChannel, (userId) => authenticator.forget(userId === '' ? undefined : userId));
+  const authenticator = await openAuthenticator(store, log);
   return createApp({
     handlers: handlers(authenticator),
     db,
