@@ -9,6 +9,7 @@ import { peopleRoutes } from './routes/people.ts';
 import { reachRoutes } from './routes/reach.ts';
 import { snapshotRoutes } from './routes/snapshots.ts';
 import { systemRoutes } from './routes/system.ts';
+import { templateRoutes } from './routes/templates.ts';
 
 export const api = {
   ...systemRoutes,
@@ -19,6 +20,7 @@ export const api = {
   ...snapshotRoutes,
   ...networkRoutes,
   ...reachRoutes,
+  ...templateRoutes,
 } as const satisfies Record<string, Route>;
 
 export type Api = typeof api;

@@ -49,6 +49,7 @@ import {
 import { openSnapshots, type Snapshots } from './snapshots.ts';
 import { openScripts, scriptJob, type Scripts } from './scripts.ts';
 import type { Verb } from './state.ts';
+import { openTemplates, type Templates } from './templates/service.ts';
 import { createWaiting } from './waiting.ts';
 
 export interface MachinesOptions {
@@ -64,6 +65,8 @@ export interface MachinesOptions {
   /** Adopt, correct and sweep, now and every few seconds: one process per cloud does, the daemon. */
   readonly reconciles?: boolean;
   readonly reconcileEveryMs?: number;
+  /** Virtual machines that had to boot leave a template behind for the next ones. */
+  readonly parksByItself?: boolean;
   /** The kinds of machines; all there are unless given. */
   readonly drivers?: (host: DriverHost) => Drivers;
 }
@@ -72,6 +75,7 @@ export interface Machines extends Inside, Execs, Views, Snapshots {
   /** For the worker that shall do the work. */
   readonly jobs: readonly RunnableJob[];
   readonly scripts: Scripts;
+  readonly templates: Omit<Templates, 'jobs' | 'keep'>;
   readonly networks: Pick<Networks, 'create' | 'remove'>;
   create(actor: Actor, wanted: NewMachine, options?: CreateOptions): Promise<Accepted>;
   /** Another machine with a copy of this one's disk. */
@@ -111,6 +115,7 @@ export async function openMachines({
   log = silent,
   reconciles = true,
   reconcileEveryMs = 3000,
+  parksByItself = true,
   drivers = createDrivers,
 }: MachinesOptions): Promise<Machines> {
   const directory = join(dataDirectory, 'machines');
@@ -138,6 +143,7 @@ export async function openMachines({
     unreachable: new Map(),
   };
   const requireImage: RequireImage = (name, wanted) => images.require(name, wanted);
+  const templates = openTemplates(cloud, requireImage, { automatic: parksByItself });
   const views = openViews(db);
   const execs = openExecs(cloud);
   const verb: Machines['verb'] = (actor, id, verb, options) => requestVerb(cloud, actor, id, verb, options);
@@ -167,6 +173,7 @@ export async function openMachines({
       await cloud.networks
         .announce()
         .catch((error: unknown) => log.warn('machines have no names', { error: messageOf(error) }));
+      await templates.keep();
     });
   } else passes = everyFew(reconcileEveryMs, signal, () => removeLeftOvers(cloud));
 
@@ -176,7 +183,8 @@ export async function openMachines({
     ...openSnapshots(cloud),
     networks: cloud.networks,
     ...views,
-    jobs: [...machineJobs(cloud), scriptJob(cloud)],
+    jobs: [...machineJobs(cloud), scriptJob(cloud), ...templates.jobs],
+    templates,
     scripts: openScripts(cloud),
     create: (actor, wanted, options) => requestCreate(cloud, requireImage, actor, wanted, options),
     clone: (actor, id, wanted, options) => requestClone(cloud, actor, id, wanted, options),

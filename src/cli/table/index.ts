@@ -6,6 +6,7 @@ import { labCommands } from './labs.ts';
 import { machineCommands } from './machines.ts';
 import { reachCommands } from './reach.ts';
 import { systemCommands } from './system.ts';
+import { templateCommands } from './templates.ts';
 
 export const groups: readonly GroupSpec[] = [
   { name: 'user', doc: 'accounts' },
@@ -21,6 +22,7 @@ export const groups: readonly GroupSpec[] = [
   { name: 'script', doc: 'lines run inside machines, with what came of each' },
   { name: 'oscloud', doc: 'the records behind the OS-Cloud routes' },
   { name: 'image', doc: 'what machines and sandboxes start from' },
+  { name: 'template', doc: 'virtual machines booted ahead of time, to be copied' },
   { name: 'network', doc: 'networks' },
   { name: 'job', doc: 'what is being done, and what was' },
 ];
@@ -31,5 +33,6 @@ export const commands: readonly CommandSpec[] = [
   ...labCommands,
   ...machineCommands,
   ...reachCommands,
+  ...templateCommands,
   ...systemCommands,
 ];

@@ -99,12 +99,13 @@ async function findStale(
     if (row.kept && key !== undefined) await again(cloud, requireImage, row);
   }
   const ready = (await selectTemplates(cloud.db)).filter(({ state }) => state === 'ready');
-  const age = (row: Row): number => (row.last_used_at ?? row.created_at).getTime();
-  for (const row of ready.toSorted((left, right) => age(right) - age(left))) {
+  for (const row of ready.toSorted((left, right) => usedAt(right) - usedAt(left))) {
     total += row.bytes ?? 0;
     if (total > maxBytes && !row.kept) await markStale(cloud.db, row.id);
   }
 }
+
+const usedAt = (row: Row): number => (row.last_used_at ?? row.created_at).getTime();
 
 /** A template that somebody asked for is made anew, of what its image's name means now. */
 async function again(cloud: Cloud, requireImage: RequireImage, row: Row): Promise<void> {

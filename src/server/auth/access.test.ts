@@ -159,6 +159,9 @@ const expected: Readonly<Record<Operation, Line>> = {
   cloneMachine: hisAndStaff,
   resetPassword: hisAndStaff,
   getConsoleTranscript: hisAndStaff,
+  listTemplates: signedIn,
+  parkTemplate: administrators,
+  removeTemplate: administrators,
 };
 
 let forwardPort = 20_000;

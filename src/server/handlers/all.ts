@@ -27,6 +27,7 @@ import { peopleHandlers } from './people.ts';
 import { reachHandlers } from './reach.ts';
 import { snapshotHandlers } from './snapshots.ts';
 import { systemHandlers } from './system.ts';
+import { templateHandlers } from './templates.ts';
 
 export interface Services {
   readonly store: Pick<Store, 'db' | 'listen'>;
@@ -56,6 +57,7 @@ export function createHandlers(
     ...networkHandlers({ db, machines }),
     ...imageHandlers({ db, registry }),
     ...reachHandlers({ db, forwards, machines }),
+    ...templateHandlers({ db, machines }),
   };
 }
 
