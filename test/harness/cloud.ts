@@ -42,6 +42,8 @@ export interface CloudPids {
 export interface Cloud extends AsyncDisposable {
   readonly directory: string;
   readonly url: string;
+  /** Of the OS-Cloud routes, where they were asked for. */
+  readonly osCloud: string;
   readonly admin: Client;
   readonly adminToken: string;
   /** An account with a token. */
@@ -113,7 +115,14 @@ const interrupted = (): void => process.exit(1);
  * const ada = await cloud.person('ada');
  * assert.deepEqual(await cloud.down(), []);
  */
-export async function startCloud({ uplink = false }: { uplink?: boolean } = {}): Promise<Cloud> {
+export async function startCloud({
+  uplink = false,
+  osCloud = false,
+}: {
+  uplink?: boolean;
+  /** Serve the OS-Cloud routes too, without tokens. */
+  osCloud?: boolean;
+} = {}): Promise<Cloud> {
   const directory = mkdtempSync(join(tmpdir(), 'carrel-e2e-'));
   chmodSync(directory, 0o711);
   const run = async (args: readonly string[], timeoutMs = 120_000): Promise<LaunchResult> =>
@@ -124,12 +133,14 @@ export async function startCloud({ uplink = false }: { uplink?: boolean } = {}):
     });
   const before = await takeCensus(directory);
   const url = `http://127.0.0.1:${await freePort()}`;
+  const osCloudAddress = `127.0.0.1:${await freePort()}`;
   const up = await run([
     'up',
     '--detach',
     '--listen',
     url.slice('http://'.length),
     ...(uplink ? [] : ['--no-uplink']),
+    ...(osCloud ? ['--oscloud', osCloudAddress, '--oscloud-open'] : []),
   ]);
   const end = async (): Promise<LaunchResult> => await run(['down', '--grace', '0']);
   if (up.status !== 0) {
@@ -169,6 +180,7 @@ export async function startCloud({ uplink = false }: { uplink?: boolean } = {}):
   return {
     directory,
     url,
+    osCloud: `http://${osCloudAddress}`,
     admin,
     adminToken: token,
     pids,
