@@ -5,6 +5,7 @@ import type { Images } from '#images/store.ts';
 import type { ForkServer } from '#isolate/server.ts';
 import type { Driver } from '../driver.ts';
 import { createContainerDriver } from './container/driver.ts';
+import { createQemuDriver } from './qemu/driver.ts';
 
 /** What a driver may need of its surroundings. */
 export interface DriverHost {
@@ -21,5 +22,5 @@ export interface DriverHost {
 export type Drivers = Readonly<Partial<Record<DriverName, Driver>> & Record<'container', Driver>>;
 
 export function createDrivers(host: DriverHost): Drivers {
-  return { container: createContainerDriver(host) };
+  return { container: createContainerDriver(host), qemu: createQemuDriver(host) };
 }

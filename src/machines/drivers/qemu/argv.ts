@@ -38,8 +38,6 @@ export interface QemuFacts {
 
 /** The agent's port inside: /dev/virtio-ports/carrel.agent.0. */
 const agentPort = 'carrel.agent.0';
-/** The machine's network adapter; for `set_link` and for exchanging its cable. */
-const networkDevice = 'net0';
 
 /** No more than a machine needs: what QEMU does not offer cannot be attacked. */
 const sandbox = 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny';
@@ -70,7 +68,7 @@ function diskArguments(layers: readonly DiskLayer[]): string[] {
     const backing = layers[index - 1]?.node ?? null;
     return ['-blockdev', JSON.stringify(layerOptions(layer, backing, { writable: layer === active }))];
   });
-  return [...nodes, '-device', `virtio-blk-pci,id=disk0,drive=${value(active.node)},bootindex=0`];
+  return [...nodes, '-device', `virtio-blk-pci,id=disk0,drive=${value(active.node)},bootindex=1`];
 }
 
 function memoryArguments({ memory, memoryBytes }: Pick<QemuFacts, 'memory' | 'memoryBytes'>): string[] {
@@ -88,28 +86,29 @@ function memoryArguments({ memory, memoryBytes }: Pick<QemuFacts, 'memory' | 'me
 /** The arguments, without the program's name. */
 export function qemuArguments(facts: QemuFacts): string[] {
   const { name, accelerator, vcpus, memory, boot, network, mac, qmpFd, agentFd, incoming } = facts;
-  return [
-    ...['-name', value(name)],
-    ...['-nodefaults', '-no-user-config', '-display', 'none', '-vga', 'none'],
-    ...['-sandbox', sandbox],
-    ...['-machine', `q35,usb=off,vmport=off,hpet=off${memory ? ',memory-backend=ram' : ''}`],
-    ...['-accel', accelerator === 'kvm' ? 'kvm' : `tcg,tb-size=${translationMiB}`],
-    ...['-cpu', 'max', '-smp', String(vcpus)],
-    ...memoryArguments(facts),
-    ...(boot ? ['-kernel', boot.kernel, '-initrd', boot.initrd, '-append', boot.append] : []),
-    ...diskArguments(facts.disk),
-    ...[
+  const rows = [
+    ['-name', value(name)],
+    ['-nodefaults', '-no-user-config', '-display', 'none', '-vga', 'none'],
+    ['-sandbox', sandbox],
+    ['-machine', `q35,usb=off,vmport=off,hpet=off${memory ? ',memory-backend=ram' : ''}`],
+    ['-accel', accelerator === 'kvm' ? 'kvm' : `tcg,tb-size=${translationMiB}`],
+    ['-cpu', 'max', '-smp', String(vcpus)],
+    memoryArguments(facts),
+    boot ? ['-kernel', boot.kernel, '-initrd', boot.initrd, '-append', boot.append] : [],
+    diskArguments(facts.disk),
+    [
       '-netdev',
       network.kind === 'tap' ? `tap,id=cable0,fd=${network.fd},vhost=off` : 'hubport,id=cable0,hubid=0',
     ],
     // no option ROM: nobody boots from the network
-    ...['-device', `virtio-net-pci,id=${networkDevice},netdev=cable0,mac=${value(mac)},romfile=`],
-    ...['-object', 'rng-builtin,id=entropy0', '-device', 'virtio-rng-pci,rng=entropy0'],
-    ...['-chardev', 'stdio,id=console0,signal=off', '-serial', 'chardev:console0'],
-    ...['-device', 'virtio-serial-pci,id=ports0'],
-    ...['-chardev', `socket,id=agent0,fd=${agentFd},server=on,wait=off`],
-    ...['-device', `virtserialport,bus=ports0.0,nr=1,chardev=agent0,name=${agentPort}`],
-    ...['-chardev', `socket,id=qmp0,fd=${qmpFd},server=on,wait=off`, '-mon', 'chardev=qmp0,mode=control'],
-    ...(incoming ? ['-incoming', 'defer'] : []),
+    ['-device', `virtio-net-pci,id=net0,netdev=cable0,mac=${value(mac)},romfile=`],
+    ['-object', 'rng-builtin,id=entropy0', '-device', 'virtio-rng-pci,rng=entropy0'],
+    ['-chardev', 'stdio,id=console0,signal=off', '-serial', 'chardev:console0'],
+    ['-device', 'virtio-serial-pci,id=ports0'],
+    ['-chardev', `socket,id=agent0,fd=${agentFd},server=on,wait=off`],
+    ['-device', `virtserialport,bus=ports0.0,nr=1,chardev=agent0,name=${agentPort}`],
+    ['-chardev', `socket,id=qmp0,fd=${qmpFd},server=on,wait=off`, '-mon', 'chardev=qmp0,mode=control'],
+    incoming ? ['-incoming', 'defer'] : [],
   ];
+  return rows.flat();
 }

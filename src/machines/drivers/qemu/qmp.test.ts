@@ -109,8 +109,8 @@ test('answers go to who asked, in whatever order they come, and events beside th
   const later: string[] = [];
   await using fake = await fakeMonitor((socket, line) => {
     const { execute, id } = read(line);
-    if (execute === 'qmp_capabilities') return void socket.write(`{"return": {}, "id": ${id}}\n`);
-    later.unshift(`{"return": {"name": "${execute}"}, "id": ${id}}\n`);
+    if (execute === 'qmp_capabilities') socket.write(`{"return": {}, "id": ${id}}\n`);
+    else later.unshift(`{"return": {"name": "${execute}"}, "id": ${id}}\n`);
     if (later.length === 2) socket.write(`{"event": "STOP", "timestamp": {}}\n${later.join('')}`);
   });
   const qmp = await fake.qmp();

@@ -1,0 +1,127 @@
+/** Virtual machines: QEMU in a jail of its own, hanging off its own keeper, with a disk in layers over a shared image. */
+import { mkdir, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { CarrelError, isCarrelError } from '#base/errors.ts';
+import { isLocked } from '#host/flock.ts';
+import { adoptKept, keptPaths } from '#isolate/kept.ts';
+import type { Driver, MachineSpec, RunningMachine } from '../../driver.ts';
+import { killKept, lastEnd, reach, removeDirectory, tidyKept, tracesOf } from '../kept.ts';
+import type { DriverHost } from '../table.ts';
+import { createAcceleration } from './accelerator.ts';
+import { createAgents } from './agents.ts';
+import { copyDisk, dropDiskSnapshot, makeDisk, restoreDisk, snapshotDisk } from './disk/disk.ts';
+import type { DiskFiles } from './disk/files.ts';
+import { secretsOf } from './identity.ts';
+import { openRunning, runningVm, type RunningParts } from './running.ts';
+import { readRuntime } from './runtime.ts';
+import { qemuUid, vmPaths } from './spec.ts';
+import { launchQemu, type QemuParts, requireDiskImage } from './start.ts';
+import { validateVm } from './validate.ts';
+
+/** Sectors: a disk ends with a whole one. */
+const sectorBytes = 512;
+
+export function createQemuDriver(host: DriverHost): Driver {
+  const parts: QemuParts & RunningParts = {
+    ...host,
+    acceleration: createAcceleration(),
+    agents: createAgents(),
+  };
+  const filesOf = async (spec: MachineSpec): Promise<DiskFiles> => ({
+    directory: spec.directory,
+    uid: qemuUid(spec),
+    bytes: Math.ceil(spec.limits.diskBytes / sectorBytes) * sectorBytes,
+    image: (await requireDiskImage(spec, host)).path,
+  });
+  const adopt = async (spec: MachineSpec): Promise<RunningMachine | undefined> => {
+    const kept = await reach(spec, adoptKept);
+    if (!kept) return undefined;
+    try {
+      const runtime = await readRuntime(spec.directory);
+      if (!runtime)
+        throw new CarrelError('machine_lost', `nothing tells how machine ${spec.name} was started`);
+      return await openRunning(kept, spec, runtime, parts);
+    } catch (error) {
+      kept.close();
+      throw error;
+    }
+  };
+  return {
+    name: 'qemu',
+    capabilities: {
+      pause: true,
+      run: true,
+      exec: true,
+      console: true,
+      files: true,
+      stats: true,
+      snapshot: true,
+      clone: true,
+      password: true,
+    },
+    async validate(request, image) {
+      validateVm(request, image);
+    },
+    async prepare(spec) {
+      await mkdir(spec.directory, { recursive: true, mode: 0o700 });
+      await host.images.hold(spec.image, spec.directory);
+      await secretsOf(vmPaths(spec.directory).identity);
+      const files = await filesOf(spec);
+      await (spec.source ? copyDisk(files, spec.source) : makeDisk(files, spec.image));
+    },
+    async start(spec) {
+      const running = await adopt(spec);
+      if (running) return running;
+      const kept = await launchQemu(spec, parts);
+      const runtime = await readRuntime(spec.directory);
+      if (!runtime) throw new CarrelError('internal', 'a machine was started and nothing tells how');
+      return runningVm(kept, spec, runtime, parts);
+    },
+    adopt,
+    lastEnd: ({ directory }) => lastEnd(directory),
+    kill: (spec) => killKept(spec, host),
+    async tidy(spec) {
+      await tidyKept(spec, host);
+      await forgetSockets(spec.directory);
+    },
+    async remove(spec) {
+      await tidyKept(spec, host);
+      await removeDirectory(spec, host);
+    },
+    snapshot: async (spec, snapshot) => snapshotDisk(await filesOf(spec), snapshot),
+    restore: async (spec, snapshot) => restoreDisk(await filesOf(spec), snapshot),
+    dropSnapshot: (spec, snapshot) => dropDiskSnapshot(spec.directory, snapshot),
+    async openExec({ directory }, execId) {
+      refuseEnded(directory, execId);
+      return parts.agents.terminal(directory, (agent) => agent.attachKept(execId));
+    },
+    async dropExec({ directory }, execId) {
+      if (!isLocked(keptPaths(directory).lock)) return;
+      // one that has just ended has taken the program along
+      await parts.agents
+        .use(directory, (agent) => agent.dropKept(execId))
+        .catch((error: unknown) => {
+          if (!isCarrelError(error, 'machine_lost')) throw error;
+        });
+    },
+    traces: async () => tracesOf(host),
+    async sweep(id) {
+      const directory = join(host.directory, id);
+      await killKept({ id, directory }, host);
+      await tidyKept({ id }, host);
+      await removeDirectory({ directory, image: '' }, host);
+    },
+  };
+}
+
+/** Programs and what they wrote live in the guest. */
+function refuseEnded(directory: string, execId: string): void {
+  if (isLocked(keptPaths(directory).lock)) return;
+  throw new CarrelError('gone', `the output of ${execId} is gone: it was in the machine, which does not run`);
+}
+
+/** They lead nowhere any more. */
+async function forgetSockets(directory: string): Promise<void> {
+  const { qmp, agent } = vmPaths(directory);
+  await Promise.all([rm(qmp, { force: true }), rm(agent, { force: true })]);
+}

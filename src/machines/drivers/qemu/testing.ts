@@ -1,0 +1,96 @@
+/** What the tests of virtual machines share: the driver on this host, in a network namespace of its own, with the image `tiny`. */
+import { randomBytes } from 'node:crypto';
+import { existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type Fabric, openFabric } from '#fabric/fabric.ts';
+import { macOf, parseAddress } from '#fabric/addresses.ts';
+import type { Image } from '#images/layout.ts';
+import { openImages } from '#images/store.ts';
+import { instanceGroup, sweepGroups } from '#isolate/cgroups/group.ts';
+import { readCgroupLayout } from '#isolate/cgroups/layout.ts';
+import { isolateBinary, startForkServer } from '#isolate/server.ts';
+import { enterNetns, makeNetns } from '#test/netbed.ts';
+import type { Driver, MachineSpec } from '../../driver.ts';
+import type { DriverHost } from '../table.ts';
+import { createQemuDriver } from './driver.ts';
+import { qemuProgram } from './start.ts';
+
+/** Why these tests cannot run here; false if they can. */
+export const skip: string | false =
+  process.getuid?.() !== 0
+    ? 'needs root'
+    : !existsSync(isolateBinary)
+      ? 'needs the native build'
+      : !existsSync(qemuProgram)
+        ? 'needs qemu-system-x86'
+        : false;
+
+export interface VmBed extends AsyncDisposable {
+  readonly host: DriverHost;
+  readonly driver: Driver;
+  readonly fabric: Fabric;
+  readonly image: Image;
+  /** Another driver over the same host, as a daemon has that starts again. */
+  again(): Driver;
+  /** Facts of a machine; each has its own id, address and user ids. */
+  spec(more?: Partial<MachineSpec>): MachineSpec;
+}
+
+/** For a test file of its own process: the main thread stays in the namespace. */
+export async function makeVmBed(): Promise<VmBed> {
+  await using stack = new AsyncDisposableStack();
+  const directory = mkdtempSync(join(tmpdir(), 'carrel-vm-'));
+  stack.defer(() => rmSync(directory, { recursive: true, force: true }));
+  const instance = randomBytes(4).toString('hex');
+  stack.defer(() => sweepGroups(readCgroupLayout(), instanceGroup(instance)));
+  const images = await openImages();
+  const image = await images.ensure('tiny');
+  const netns = stack.use(await makeNetns());
+  enterNetns(netns.pid);
+  const fabric = stack.use(await openFabric());
+  const server = stack.adopt(await startForkServer({ socket: join(directory, 'isolate.sock') }), (each) =>
+    each.close(),
+  );
+  const machines = join(directory, 'machines');
+  mkdirSync(machines, { mode: 0o700 });
+  const host: DriverHost = { server, fabric, images, directory: machines, instance };
+  const driver = createQemuDriver(host);
+  stack.defer(async () => {
+    for (const id of await driver.traces()) await driver.sweep(id);
+  });
+  let made = 0;
+  const resources = stack.move();
+  return {
+    host,
+    driver,
+    fabric,
+    image,
+    again: () => createQemuDriver(host),
+    spec(more = {}) {
+      made += 1;
+      const id = `m-${randomBytes(6).toString('hex')}`;
+      const address = `192.168.0.${10 + made}`;
+      return {
+        id,
+        name: `vm${made}`,
+        ownerId: 'u-test',
+        directory: join(machines, id),
+        image: image.hash,
+        limits: { cpus: 1, memoryBytes: 128 * 2 ** 20, processes: 64, diskBytes: 512 * 2 ** 20 },
+        uidSlot: 20_000 + made,
+        network: {
+          name: 'default',
+          address,
+          prefix: 16,
+          gateway: '192.168.0.1',
+          mac: macOf(parseAddress(address)),
+          bytesPerSecond: null,
+        },
+        sshKeys: [],
+        ...more,
+      };
+    },
+    [Symbol.asyncDispose]: () => resources.disposeAsync(),
+  };
+}
