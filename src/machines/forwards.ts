@@ -20,8 +20,6 @@ export interface ForwardsOptions {
   readonly db: Db;
   /** Opens a listening socket in the host's network namespace. */
   readonly openListener: (endpoint: { host: string; port: number }) => Promise<{ readonly socket: Fd }>;
-  /** Before a connection goes to a machine: one that sleeps is woken. */
-  readonly wake?: (machineId: string) => Promise<void>;
   readonly log?: Logger;
   readonly everyMs?: number;
 }
@@ -56,7 +54,6 @@ interface Wanted {
 export async function openForwards({
   db,
   openListener,
-  wake = async () => undefined,
   log = silent,
   everyMs = 2000,
 }: ForwardsOptions): Promise<Forwards> {
@@ -74,7 +71,7 @@ export async function openForwards({
     const { socket } = await openListener({ host: row.host, port: row.port });
     const relay = await openRelay({
       socket,
-      target: () => targetOf(db, row, wake),
+      target: () => targetOf(db, row),
       failed: (reason) => log.debug('a forwarded connection came to nothing', { forward: row.id, reason }),
     });
     held.set(row.id, { relay, error: undefined });
@@ -208,12 +205,11 @@ function explain(error: unknown): unknown {
   });
 }
 
+/** One that sleeps is called running, and the first packet wakes it. */
 async function targetOf(
   db: Db,
   { machine_id, machine_port }: Wanted,
-  wake: (machineId: string) => Promise<void>,
 ): Promise<{ host: string; port: number }> {
-  await wake(machine_id);
   const machine = await db
     .selectFrom('machines')
     .select(['name', 'state', 'address'])

@@ -236,6 +236,7 @@ async function runLine(
   kept: number,
 ): Promise<number> {
   const { db } = cloud;
+  using _work = cloud.idleness.atWork(machine_id);
   const machine = await answering(cloud, machine_id, 'run'); // else the line is not begun
   const one = db.updateTable('machine_script_lines').where('script_id', '=', id).where('number', '=', number);
   const begun = await one.set({ started_at: new Date() }).where('started_at', 'is', null).executeTakeFirst();
