@@ -1,59 +1,56 @@
 /**
- * The fabric from inside: bridge, filter, and one wire per machine. The calling process is in the fabric's
+ * The fabric from inside: networks, filter, and one wire per machine. The calling process is in the fabric's
  * network namespace already (the doorman started it there), so what is done here cannot touch the host.
  *
- *   machine ── eth0 ═══ v-<id> ── br0 (192.168.0.1/16) ── masquerade ── uplink0 ── outside
+ *   container ── eth0 ═══ v-<id> ┐
+ *   machine ──── QEMU ═══ t-<id> ┴ br0 (192.168.0.1/16) ── masquerade ── uplink0 ── outside
  */
-import { existsSync, writeFileSync } from 'node:fs';
-import { CarrelError } from '#base/errors.ts';
-import type { Fd } from '#host/fds.ts';
-import { syscallErrno } from '#host/syscalls.ts';
-import {
-  type Cidr,
-  contains,
-  formatAddress,
-  formatCidr,
-  gatewayOf,
-  macOf,
-  parseAddress,
-  parseCidr,
-} from './addresses.ts';
-import { netnsOf, inNetns } from './netns.ts';
-import { type Links, openLinks } from './netlink/links.ts';
+import { join } from 'node:path';
+import { CarrelError, messageOf } from '#base/errors.ts';
+import { type Logger, silent } from '#base/log.ts';
+import { type Cidr, macOf, parseAddress, parseCidr } from './addresses.ts';
+import { openLimits } from './limits.ts';
+import { type Host, openNameServers } from './names.ts';
+import { netnsOf } from './netns.ts';
+import { openLinks } from './netlink/links.ts';
 import { NETLINK_NETFILTER } from './netlink/elements.ts';
 import { openNetlink } from './netlink/socket.ts';
-import { openTap } from './tap.ts';
-import { type Port, applyRules, applyStaticRules, onlyPorts, openPorts } from './rules.ts';
+import {
+  type Network,
+  type NetworkPlan,
+  checkBeside,
+  defaultNetwork,
+  defaultPlan,
+  parsePlan,
+  shapeOf,
+} from './networks.ts';
+import { onlyPorts, openPorts } from './ports.ts';
+import {
+  type Door,
+  applyRules,
+  applyStaticRules,
+  closeDoor,
+  dropNetworkRules,
+  networkRules,
+  networksInRules,
+  onlyDoors,
+  openDoor,
+} from './rules.ts';
+import { isHostNamespace, setSysctls } from './settings.ts';
+import { openWakeups } from './wakeups.ts';
+import {
+  type Plugged,
+  type Wire,
+  type Wires,
+  belongsTo,
+  linkOf,
+  openWires,
+  planWire,
+  wireDoor,
+} from './wires.ts';
 
-/** One machine's place in the fabric: what the database knows of it. */
-export interface Wire {
-  readonly machineId: string;
-  /** Dotted IPv4 address. */
-  readonly address: string;
-  readonly mac: string;
-  /** Machines of one owner may talk to each other. */
-  readonly owner: string;
-}
-
-export interface PlugOptions extends Wire {
-  /** A process in the machine's network namespace. */
-  readonly pid: number;
-  /** Also give the machine's end its address, default route and loopback (default), from outside. */
-  readonly configure?: boolean;
-}
-
-export interface TapOptions extends Wire {
-  /** Its name in the fabric; default `t-` and the last twelve characters of the machine's id. */
-  readonly tap?: string;
-}
-
-/** The wire of a virtual machine. */
-export interface PluggedTap {
-  /** For `-netdev tap,fd=N`; whoever asked closes it when QEMU has it. The wire ends with its last descriptor. */
-  readonly fd: Fd;
-  /** Its name in the fabric. */
-  readonly link: string;
-}
+export type { NetworkPlan } from './networks.ts';
+export { type PluggedTap, type TapOptions, type PlugOptions, type Wire, linkOf, tapOf } from './wires.ts';
 
 /** Never the way out: the host's own metadata service, and networks that are private to the host's site. */
 export const closedByDefault: readonly string[] = [
@@ -68,8 +65,8 @@ export const closedByDefault: readonly string[] = [
 ];
 
 export interface FabricOptions {
-  readonly network?: string;
-  readonly bridge?: string;
+  /** The networks to begin with. */
+  readonly networks?: readonly NetworkPlan[];
   /** Networks no machine may reach, besides the host's own addresses. */
   readonly closed?: readonly string[];
   /** The host's own addresses: closed as well. */
@@ -78,200 +75,244 @@ export interface FabricOptions {
   readonly netns?: string;
   /** Where the uplink answers DNS; undefined: no DNS. */
   readonly resolver?: string | undefined;
+  /** DIR/run, for the files of name servers; without it there can be none. */
+  readonly runDirectory?: string;
+  readonly log?: Logger;
 }
 
-export interface Fabric extends Disposable {
+/** Bytes from the machine's point of view, since it was plugged. */
+export interface Traffic {
+  readonly receivedBytes: number;
+  readonly sentBytes: number;
+}
+
+export interface Fabric extends Disposable, Pick<Wires, 'plug' | 'plugTap' | 'unplug'> {
+  /** The range of the default network. */
   readonly network: Cidr;
-  /** Dotted IPv4 address of the gateway, on the bridge. */
+  /** Dotted IPv4 address of the default network's gateway, on its bridge. */
   readonly gateway: string;
-  /** Puts a machine's wire in. Doing it again replaces the wire. */
-  plug(options: PlugOptions): Promise<void>;
-  /** The same with a TAP device instead of a wire: for a virtual machine. */
-  plugTap(options: TapOptions): Promise<PluggedTap>;
-  /** Takes it out; nothing happens if there is none. */
-  unplug(machineId: string): Promise<void>;
+  /** What this host's kernel cannot do of what was asked for, as sentences. */
+  readonly findings: readonly string[];
   /**
-   * Makes links and filter agree with `wires`: everything that belongs to no machine goes. Returns the links
-   * removed and the machines that have no wire. For a start, before machines are made: a machine that is plugged
-   * meanwhile and not in `wires` is cut off.
+   * Makes a network, or what is missing of it; NAT and isolation of one that is there follow the plan, the latter
+   * for machines that are plugged from now on. Throws `validation_failed` or `name_taken` if it cannot be beside
+   * the others, `wrong_state` if its range, bridge or layout would change while something is plugged.
+   */
+  ensureNetwork(plan: NetworkPlan): Promise<void>;
+  /** Takes a network away; nothing happens if there is none. `wrong_state` while something is plugged. */
+  removeNetwork(name: string): Promise<void>;
+  /**
+   * Who may ask for an address in a network with DHCP, and which names it knows: these and nobody else. Begins to
+   * serve it; one process does this for a network, the one that calls `reconcile`.
+   */
+  setHosts(network: string, hosts: readonly Host[]): Promise<void>;
+  /** null when the machine has no wire. */
+  traffic(machineId: string): Promise<Traffic | null>;
+  /**
+   * Calls back once, when the first frame that is meant for the machine comes, within some 20 ms: unicast to its
+   * hardware address, or a question for its IPv4 address. The frame is not lost, it waits for the machine. Frames
+   * that came before are not seen: call this first, then put the machine to sleep. `machine_lost` without a wire.
+   */
+  onFirstPacket(machineId: string, callback: () => void): Promise<Disposable>;
+  /**
+   * Makes networks, links and filter agree with `wires` and the networks that were ensured: everything that belongs
+   * to none of them goes. Returns the links removed and the machines that have no wire. For a start, before machines
+   * are made: a machine that is plugged meanwhile and not in `wires` is cut off.
    */
   reconcile(wires: readonly Wire[]): Promise<{ removed: string[]; missing: string[] }>;
   close(): void;
 }
 
-/** The link of a machine in the fabric: `v-` and the last twelve characters of its id (an interface's name has 15). */
-export function linkOf(machineId: string): string {
-  const link = `v-${machineId.slice(-12)}`;
-  if (!/^v-[\w]{1,12}$/.test(link))
-    throw new CarrelError('internal', `${JSON.stringify(machineId)} is no machine id`);
-  return link;
-}
-
-/** The same for a virtual machine, whose wire is a TAP device: `t-`. */
-export function tapOf(machineId: string): string {
-  return linkOf(machineId).replace('v-', 't-');
-}
-
-function setSysctl(name: string, value: string): void {
-  const path = `/proc/sys/net/${name}`;
-  if (existsSync(path)) writeFileSync(path, value);
-}
-
-/** /proc/sys/net shows the namespace of the one who looks: these are the fabric's own. */
-function setSysctls(): void {
-  setSysctl('ipv6/conf/all/disable_ipv6', '1');
-  setSysctl('ipv6/conf/default/disable_ipv6', '1');
-  setSysctl('ipv4/conf/all/accept_redirects', '0');
-  setSysctl('ipv4/conf/default/accept_redirects', '0');
-  setSysctl('ipv4/conf/all/send_redirects', '0');
-  setSysctl('ipv4/conf/default/send_redirects', '0');
-  // else frames between two ports of the bridge also pass the IP rules, which know nothing of owners
-  setSysctl('bridge/bridge-nf-call-iptables', '0');
-  setSysctl('bridge/bridge-nf-call-arptables', '0');
-  setSysctl('ipv4/ip_forward', '1');
-}
-
-async function ensureBridge(links: Links, name: string, network: Cidr): Promise<number> {
-  const gateway = gatewayOf(network);
-  await links.setUp('lo');
-  await links.createBridge(name, { mac: macOf(gateway) });
-  const bridge = await links.find(name);
-  if (bridge?.kind !== 'bridge') throw new CarrelError('internal', `${name} in the fabric is no bridge`);
-  await links.addAddress(bridge.index, gateway, network.prefix);
-  if (!bridge.up) await links.setUp(name);
-  return bridge.index;
-}
-
-/** A process that may not look at process 1 has no root there either, and can do no harm. */
-function isHostNamespace(): boolean {
-  try {
-    return netnsOf('self') === netnsOf(1);
-  } catch {
-    return false;
-  }
-}
-
 /** Opens the fabric: makes what is missing, leaves running machines alone. Call `reconcile` next. */
 export async function openFabric(options: FabricOptions = {}): Promise<Fabric> {
   const {
-    network: range = '192.168.0.0/16',
-    bridge = 'br0',
+    networks: plans = [defaultPlan],
     closed = closedByDefault,
     hostAddresses = [],
+    log = silent,
   } = options;
   if (isHostNamespace() || (options.netns !== undefined && options.netns !== netnsOf('self')))
     throw new CarrelError('internal', 'The fabric is opened in its own network namespace only', {
       hint: 'start the daemon with: carrel up',
     });
-  const network = parseCidr(range);
-  const gateway = gatewayOf(network);
+  const resolver = options.resolver === undefined ? undefined : parseAddress(options.resolver);
   const ruleOptions = {
-    network,
-    bridge,
     closed: [
       ...closed.map(parseCidr),
       ...hostAddresses.map((text) => ({ base: parseAddress(text), prefix: 32 })),
     ],
-    resolver: options.resolver === undefined ? undefined : parseAddress(options.resolver),
+    resolver,
   };
   setSysctls();
-  const links = openLinks();
-  const filter = openNetlink(NETLINK_NETFILTER);
+  const networks = new Map<string, Network>();
+  const bridges = new Map<string, number>();
+  using undo = new DisposableStack();
+  const links = undo.use(openLinks());
+  const filter = undo.use(openNetlink(NETLINK_NETFILTER));
+  const wakeups = undo.use(openWakeups());
   const ports = openPorts(filter);
-  const portOf = ({ machineId, address, mac, owner }: Wire, link = linkOf(machineId)): Port => {
-    const number = parseAddress(address);
-    if (!contains(network, number) || number === gateway)
-      throw new CarrelError('internal', `${address} is no machine's address in ${formatCidr(network)}`);
-    return { link, mac, address: number, owner };
-  };
-  const close = (): void => {
-    links.close();
-    filter.close();
-  };
+  const names = openNameServers({
+    directory: options.runDirectory && join(options.runDirectory, 'names'),
+    resolver,
+    log: log.with({ part: 'names' }),
+  });
+  undo.defer(() => names.close());
+  await links.setUp('lo');
   // the filter stands before there is anything to filter
   const rules = await applyStaticRules(ruleOptions);
-  const bridgeIndex = await ensureBridge(links, bridge, network);
+  const limits = openLimits({ links, filter, rates: rules.rates });
 
-  const plug = async (wire: PlugOptions): Promise<void> => {
-    const { pid, configure = true } = wire;
-    const port = portOf(wire);
-    await links.delete(port.link); // of an earlier start: the kernel takes its time to end a dead namespace
-    await ports.allow(port);
-    try {
-      await links.createVeth({
-        name: port.link,
-        master: bridgeIndex,
-        peer: { netns: { pid }, name: 'eth0', mac: port.mac },
-      });
-      if (configure) await configureMachine(pid, port.address, network);
-    } catch (error) {
-      await unplug(wire.machineId);
-      throw cannotPlug(error);
-    }
+  const networkOf = (name = defaultNetwork): Network => {
+    const network = networks.get(name);
+    if (!network) throw new CarrelError('not_found', `The fabric has no network ${JSON.stringify(name)}`);
+    return network;
   };
-  const plugTap = async (wire: TapOptions): Promise<PluggedTap> => {
-    const port = portOf(wire, wire.tap ?? tapOf(wire.machineId));
-    await links.delete(port.link); // of an earlier start, whose QEMU is ending
-    await ports.allow(port);
-    let fd: Fd | undefined;
-    try {
-      fd = openTap(port.link);
-      await links.configure(port.link, { mtu: 1500, master: bridgeIndex, alias: wire.machineId, up: true });
-      return { fd, link: port.link };
-    } catch (error) {
-      fd?.close();
-      await unplug(wire.machineId);
-      throw cannotPlug(error);
-    }
+  const masterOf = ({ bridge, layout }: Network): number =>
+    layout === 'routed' ? 0 : (bridges.get(bridge) ?? 0);
+  const wires = openWires({ links, ports, limits, networkOf, masterOf });
+
+  const ensureBridge = async ({ name, bridge, gateway, range }: Network): Promise<void> => {
+    const address = parseAddress(gateway);
+    await links.createBridge(bridge, { mac: macOf(address) });
+    const found = await links.find(bridge);
+    if (found?.kind !== 'bridge') throw new CarrelError('internal', `${bridge} in the fabric is no bridge`);
+    await links.addAddress(found.index, address, range.prefix);
+    await links.configure(bridge, { alias: name, up: true });
+    bridges.set(bridge, found.index);
   };
-  const unplug = async (machineId: string): Promise<void> => {
-    for (const link of [linkOf(machineId), tapOf(machineId)]) {
-      await ports.silence(link);
-      await links.delete(link);
+  /** The machines' links in a network, whoever plugged them. */
+  const linksIn = async (network: Network): Promise<string[]> => {
+    const present = await links.list();
+    if (network.layout === 'bridge') {
+      const index = present.find(({ name }) => name === network.bridge)?.index;
+      return present.filter(({ master }) => master !== undefined && master === index).map(({ name }) => name);
     }
+    const doors = [...wires.known.values()].filter((wire) => wire.network.name === network.name);
+    return doors.map(({ port }) => port.link).filter((link) => present.some(({ name }) => name === link));
   };
+  let lastChange: Promise<unknown> = Promise.resolve();
+  /** Networks change one after the other: each is checked against those that are there. */
+  const inTurn = async (change: () => Promise<void>): Promise<void> => {
+    const mine = lastChange.then(change);
+    lastChange = mine.catch(() => undefined);
+    await mine;
+  };
+  const remove = async (name: string): Promise<void> => {
+    const network = networks.get(name);
+    if (!network) return;
+    const inUse = await linksIn(network);
+    if (inUse.length > 0)
+      throw new CarrelError(
+        'wrong_state',
+        `Network ${name} is in use by ${inUse.length} machine${inUse.length === 1 ? '' : 's'}`,
+        {
+          hint: 'stop or delete its machines first',
+          details: { network: name, links: inUse.slice(0, 20) },
+        },
+      );
+    await names.end(name);
+    if (network.layout === 'bridge') await links.delete(network.bridge);
+    const doors = network.layout === 'bridge' ? closeDoor(bridgeDoor(network)) : '';
+    await applyRules(doors + dropNetworkRules(name));
+    networks.delete(name);
+  };
+  const ensure = async (plan: NetworkPlan): Promise<void> => {
+    const network = parsePlan(plan);
+    checkBeside(network, networks.values());
+    const old = networks.get(network.name);
+    if (old && shapeOf(old) !== shapeOf(network)) await remove(network.name);
+    if (old && old.dhcp && !network.dhcp) await names.end(network.name);
+    const bridged = network.layout === 'bridge';
+    await applyRules(networkRules(network) + (bridged ? openDoor(bridgeDoor(network)) : ''));
+    if (bridged) await ensureBridge(network);
+    networks.set(network.name, network);
+  };
+
   const reconcile = async (known: readonly Wire[]): Promise<{ removed: string[]; missing: string[] }> => {
-    const present = (await links.list())
-      .filter(({ master }) => master === bridgeIndex)
-      .map(({ name }) => name);
-    const placeOf = ({ machineId }: Wire): string =>
-      present.includes(tapOf(machineId)) ? tapOf(machineId) : linkOf(machineId);
-    const all = known.map((wire) => portOf(wire, placeOf(wire)));
-    const wanted = new Set(all.map(({ link }) => link));
-    const removed = present.filter((name) => !wanted.has(name));
-    for (const name of removed) await links.delete(name);
-    await applyRules(rules + onlyPorts(all));
-    ports.remember(all);
-    const missing = known.filter((wire) => !present.includes(placeOf(wire)));
-    return { removed, missing: missing.map(({ machineId }) => machineId) };
+    const removed: string[] = [];
+    const present = await links.list();
+    const all = new Map<string, Plugged>();
+    const missing: string[] = [];
+    const kept = new Set<string>();
+    for (const wire of known) {
+      const { machineId } = wire;
+      const link = present.find((candidate) => belongsTo(candidate, machineId));
+      try {
+        const at = planWire(wire, networkOf(wire.network), link?.name ?? linkOf(machineId));
+        all.set(machineId, at);
+        if (link && (link.master ?? 0) === masterOf(at.network)) kept.add(link.name);
+        else missing.push(machineId);
+      } catch (error) {
+        // one that fits nowhere is cut off; the others do not wait for it
+        log.warn('a machine has no place in the fabric', { machineId, error: messageOf(error) });
+        missing.push(machineId);
+      }
+    }
+    const ours = new Set(
+      [...networks.values()].flatMap(({ layout, bridge }) => (layout === 'bridge' ? [bridge] : [])),
+    );
+    for (const { name, kind, alias } of present)
+      if (/^[vt]-/.test(name) || alias !== undefined || kind === 'bridge')
+        if (!kept.has(name) && !ours.has(name)) {
+          await links.delete(name);
+          removed.push(name);
+        }
+    const machinePorts = [...all.values()].map(({ port }) => port);
+    const stale = (await networksInRules()).filter((name) => !networks.has(name));
+    const doors = [
+      ...[...networks.values()].filter(({ layout }) => layout === 'bridge').map(bridgeDoor),
+      ...[...all.values()].filter(({ network }) => network.layout === 'routed').map(wireDoor),
+    ];
+    await applyRules(
+      rules.text +
+        onlyDoors([...networks.values()], doors, stale) +
+        onlyPorts(machinePorts) +
+        (await limits.forgetOthers(machinePorts)),
+    );
+    ports.remember(machinePorts);
+    wires.known.clear();
+    for (const [machineId, at] of all) wires.known.set(machineId, at);
+    for (const { machineId, bytesPerSecond } of known) {
+      const at = all.get(machineId);
+      if (at && bytesPerSecond !== undefined && !missing.includes(machineId))
+        await limits.set(at.port, bytesPerSecond);
+    }
+    return { removed, missing };
   };
 
+  for (const plan of plans) await ensure(plan);
+  const main = parsePlan(plans.find(({ name }) => name === defaultNetwork) ?? defaultPlan);
+  const resources = undo.move();
+  const close = (): void => resources.dispose();
   return {
-    network,
-    gateway: formatAddress(gateway),
-    plug,
-    plugTap,
-    unplug,
+    network: main.range,
+    gateway: main.gateway,
+    get findings() {
+      return [...limits.findings];
+    },
+    ensureNetwork: async (plan) => await inTurn(async () => await ensure(plan)),
+    removeNetwork: async (name) => await inTurn(async () => await remove(name)),
+    setHosts: async (name, hosts) => await names.setHosts(networkOf(name), hosts),
+    plug: async (wire) => await wires.plug(wire),
+    plugTap: async (wire) => await wires.plugTap(wire),
+    unplug: async (machineId) => await wires.unplug(machineId),
+    async traffic(machineId) {
+      const link = await wires.find(machineId);
+      return link ? { receivedBytes: link.sentBytes, sentBytes: link.receivedBytes } : null;
+    },
+    async onFirstPacket(machineId, callback) {
+      const link = await wires.find(machineId);
+      const port = wires.known.get(machineId)?.port;
+      if (!link || !port) throw new CarrelError('machine_lost', `Machine ${machineId} has no wire here`);
+      return wakeups.watch({ index: link.index, mac: port.mac, address: port.address }, callback);
+    },
     reconcile,
     close,
     [Symbol.dispose]: close,
   };
 }
 
-function cannotPlug(error: unknown): unknown {
-  if (syscallErrno(error) !== 'EXFULL') return error;
-  return new CarrelError('no_capacity', 'The network is full: a bridge has room for 1023 machines', {
-    cause: error,
-  });
-}
-
-/** The machine's end: loopback, address, default route. Done from outside, so the image needs no tools for it. */
-async function configureMachine(pid: number, address: number, network: Cidr): Promise<void> {
-  using inside = inNetns(pid, () => openLinks());
-  const eth0 = await inside.find('eth0');
-  if (!eth0) throw new CarrelError('machine_lost', 'the machine ended while its network was being made');
-  await inside.setUp('lo');
-  await inside.addAddress(eth0.index, address, network.prefix);
-  await inside.setUp('eth0');
-  await inside.addDefaultRoute(gatewayOf(network));
+/** Where packets of a network with a bridge come in. */
+function bridgeDoor(network: Network): Door {
+  return { link: network.bridge, gateway: parseAddress(network.gateway), network };
 }

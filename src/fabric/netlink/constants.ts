@@ -15,6 +15,8 @@ export const messageTypes = {
   setLink: 19,
   newAddress: 20,
   newRoute: 24,
+  newQdisc: 36,
+  deleteQdisc: 37,
 } as const;
 
 /** Header flags: linux/netlink.h */
@@ -24,6 +26,7 @@ export const flags = {
   ack: 0x004,
   dumpInterrupted: 0x010,
   dump: 0x300,
+  replace: 0x100,
   excl: 0x200,
   create: 0x400,
 } as const;
@@ -68,6 +71,10 @@ export const addressAttributes = { address: 1, local: 2, broadcast: 4 } as const
 
 /** linux/rtnetlink.h */
 export const routeAttributes = { destination: 1, outputInterface: 4, gateway: 5 } as const;
+
+/** linux/rtnetlink.h (TCA_...) and, inside the options of a token bucket, linux/pkt_sched.h (TCA_TBF_...) */
+export const qdiscAttributes = { kind: 1, options: 2 } as const;
+export const bucketAttributes = { parameters: 1, rate64: 4, burst: 6 } as const;
 
 /** Attributes of an extended acknowledgement: linux/netlink.h */
 export const ackAttributes = { message: 1 } as const;

@@ -2,6 +2,7 @@
 import { CarrelError } from '#base/errors.ts';
 import { addressBytes, broadcastOf, formatMac, networkOf, parseMac } from '../addresses.ts';
 import { type Attribute, decodeAttributes, encodeAttributes, readText, readU32 } from './codec.ts';
+import { bucket, qdiscHeader } from './bucket.ts';
 import {
   NETLINK_ROUTE,
   addressAttributes,
@@ -13,6 +14,7 @@ import {
   linkFlags,
   messageTypes,
   portAttributes,
+  qdiscAttributes,
   routeAttributes,
   vethAttributes,
 } from './constants.ts';
@@ -30,6 +32,10 @@ export interface Link {
   readonly master: number | undefined;
   /** The note that `configure` left. */
   readonly alias: string | undefined;
+  /** Bytes that came in by it. */
+  readonly receivedBytes: number;
+  /** Bytes that went out by it. */
+  readonly sentBytes: number;
 }
 
 /** Where a link goes: a process's network namespace, by pid or by an open descriptor. */
@@ -75,6 +81,12 @@ function netnsAttribute(netns: NetnsOf): Attribute {
     : { type: linkAttributes.netnsFd, value: { u32: netns.fd } };
 }
 
+/** One of the counters of struct rtnl_link_stats64 (linux/if_link.h), exact up to 8 PiB. */
+function counter(stats: Uint8Array | undefined, offset: number): number {
+  if (!stats || stats.length < offset + 8) return 0;
+  return Number(new DataView(stats.buffer, stats.byteOffset, stats.byteLength).getBigUint64(offset, true));
+}
+
 function parseLink(bytes: Uint8Array): Link | undefined {
   const index = readU32(bytes, 4);
   const bits = readU32(bytes, 8);
@@ -93,6 +105,8 @@ function parseLink(bytes: Uint8Array): Link | undefined {
     up: (bits & linkFlags.up) !== 0,
     master: readU32(attributes.get(linkAttributes.master)),
     alias: readText(attributes.get(linkAttributes.alias)),
+    receivedBytes: counter(attributes.get(linkAttributes.stats64), 16),
+    sentBytes: counter(attributes.get(linkAttributes.stats64), 24),
   };
 }
 
@@ -126,6 +140,8 @@ export interface Links extends Disposable {
   addAddress(index: number, address: number, prefix: number): Promise<void>;
   /** The way to everything else. */
   addDefaultRoute(gateway: number): Promise<void>;
+  /** What goes out by an interface goes no faster (token bucket, tc-tbf(8)); undefined: as fast as it can. */
+  setRate(index: number, bytesPerSecond: number | undefined): Promise<void>;
   /** False if there was none. */
   delete(name: string): Promise<boolean>;
   close(): void;
@@ -273,6 +289,26 @@ export function openLinks(socket: NetlinkSocket = openNetlink(NETLINK_ROUTE)): L
           { type: routeAttributes.gateway, value: { bytes: Uint8Array.from(addressBytes(gateway)) } },
         ]),
         { object: 'default route', flags: flags.create | flags.excl, accept: ['EEXIST'] },
+      );
+    },
+    async setRate(index, bytesPerSecond) {
+      const none = bytesPerSecond === undefined;
+      await socket.request(
+        none ? messageTypes.deleteQdisc : messageTypes.newQdisc,
+        body(
+          qdiscHeader(index),
+          none
+            ? []
+            : [
+                { type: qdiscAttributes.kind, value: { text: 'tbf' } },
+                { type: qdiscAttributes.options, value: { nested: bucket(bytesPerSecond) } },
+              ],
+        ),
+        {
+          object: `rate of interface ${index}`,
+          flags: none ? 0 : flags.create | flags.replace,
+          accept: none ? ['ENOENT', 'EINVAL'] : [], // there is none, or the one every interface has
+        },
       );
     },
     async delete(name) {
