@@ -19,7 +19,7 @@
 
 /* linux/ext4.h has it since 6.1 or so; ext4(5). */
 #define RESIZE_FS _IOW('f', 16, uint64_t)
-enum { SECTOR = 512, TABLE = 446, ENTRY = 16, MIB_SECTORS = 2048 };
+enum { SECTOR = 512, TABLE = 446, ENTRY = 16, MIB_SECTORS = 2048, BUSY_TRIES = 250, BUSY_US = 100000 };
 
 static uint64_t number_in(const char *directory, const char *name) {
   char path[512], text[32];
@@ -49,14 +49,26 @@ static void grow_partition(const char *disk, uint64_t start, uint64_t sectors) {
   close(fd);
 }
 
-static void grow_file_system(uint64_t sectors) {
+/* mke2fs gives smaller ones a journal of 1024 blocks, in which the kernel (6.1) waits for ever for room to grow. */
+enum { LEAST_BLOCKS = 32768 };
+
+/* The root directory of an ext4 that can grow. */
+static int open_root(uint64_t sectors, uint64_t *block) {
   struct statfs s;
   int fd = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (fd < 0 || fstatfs(fd, &s)) job_fail("/", errno);
-  if (s.f_type != EXT4_SUPER_MAGIC) job_fail("root file system", ENOTSUP);
-  uint64_t blocks = sectors * SECTOR / (uint64_t)s.f_bsize;
-  if (ioctl(fd, RESIZE_FS, &blocks)) job_fail("EXT4_IOC_RESIZE_FS", errno);
-  close(fd);
+  *block = (uint64_t)s.f_bsize;
+  if (s.f_type != EXT4_SUPER_MAGIC || s.f_bsize < SECTOR || sectors * SECTOR / *block < LEAST_BLOCKS) job_fail("root file system", ENOTSUP);
+  return fd;
+}
+
+static void grow_file_system(int root, uint64_t blocks) {
+  int failed = ioctl(root, RESIZE_FS, &blocks);
+  for (int i = 0; failed && errno == EBUSY && i < BUSY_TRIES; i++) { /* the job of the start is still at it */
+    usleep(BUSY_US);
+    failed = ioctl(root, RESIZE_FS, &blocks);
+  }
+  if (failed) job_fail("EXT4_IOC_RESIZE_FS", errno);
 }
 
 int grow_job(struct in *in) {
@@ -71,10 +83,12 @@ int grow_job(struct in *in) {
   if (snprintf(disk, sizeof disk, "/dev/%s", strrchr(resolved, '/') + 1) >= (int)sizeof disk) job_fail("root disk", ENAMETOOLONG);
   uint64_t start = number_in(partition, "start"), now = number_in(partition, "size"), all = number_in(resolved, "size");
   if (!start || all <= start) job_fail("root disk", EINVAL);
-  uint64_t most = all - start;
+  uint64_t block, most = all - start;
+  int root = open_root(now, &block);
   if (most > UINT32_MAX) most = UINT32_MAX; /* an MBR knows no more: 2 TiB */
   most -= most % MIB_SECTORS;
   if (most > now) grow_partition(disk, start, most);
-  grow_file_system(most > now ? most : now);
+  grow_file_system(root, (most > now ? most : now) * SECTOR / block);
+  close(root);
   return 0;
 }

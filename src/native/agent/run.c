@@ -41,6 +41,15 @@ static void tell_end(const struct channel *c) {
   else link_send(T_DONE, c->id, NULL, 0);
 }
 
+/* What an identity wrote reaches the disk soon, too; nobody waits for it. */
+static void settle_disk(void) {
+  struct in nothing = { 0 };
+  struct channel *c = channel_new(C_JOB, UINT32_MAX);
+  if (!c) return;
+  c->id = 0;
+  if (program_job(&c->program, sync_job, &nothing, 0)) channel_free(c);
+}
+
 bool run_step(struct channel *c) {
   struct program *p = &c->program;
   if (program_news(p) && !p->trouble.error && c->kind == C_RUN && c->id) {
@@ -48,25 +57,23 @@ bool run_step(struct channel *c) {
     put32(pid, (uint32_t)p->pid);
     link_send(T_STARTED, c->id, pid, sizeof pid);
   }
+  if (c->settle && c->id && !p->starting && !p->trouble.error) {
+    /* It is somebody now, and its ssh server is being started: nobody waits for that here. */
+    link_send(T_DONE, c->id, NULL, 0);
+    c->id = 0;
+  }
   program_give(p);
   channel_taken(c, buf_size(&p->input));
   if (!c->id) { /* abandoned */
     if (!p->ended) return false;
+    bool settle = c->settle;
     channel_free(c);
+    if (settle) settle_disk();
     return true;
   }
   bool moved = !p->starting && pass_output(c);
   if (!program_done(p)) return moved;
   tell_end(c);
-  bool settle = c->settle;
   channel_free(c);
-  if (settle) { /* nobody waits for the disk */
-    struct in nothing = { 0 };
-    struct channel *later = channel_new(C_JOB, UINT32_MAX);
-    if (later) {
-      later->id = 0;
-      if (program_job(&later->program, sync_job, &nothing, 0)) channel_free(later);
-    }
-  }
   return true;
 }
