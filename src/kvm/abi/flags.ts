@@ -1,0 +1,11 @@
+/** Single bits and fixed values of the ABI; include/uapi/linux/kvm.h unless said otherwise. */
+
+/** The version every kernel since 2.6.22 answers; any other is another API (api.rst, 4.1). */
+export const API_VERSION = 12;
+
+/** Bit of kvm_valid_regs: the general registers are copied into kvm_run at each exit (asm/kvm.h). */
+export const SYNC_X86_REGS = 1;
+
+/** Bits of kvm_guest_debug.control. */
+export const GUESTDBG_ENABLE = 1;
+export const GUESTDBG_SINGLESTEP = 2;

@@ -1,0 +1,106 @@
+/**
+ * /dev/kvm: what this host's KVM can do, and new virtual machines.
+ *
+ * @example
+ * using kvm = openKvm();
+ * using vm = kvm.createVm();
+ * const memory = GuestMemory.allocate(4096);
+ * memory.bytes[0xff0] = 0xf4; // hlt, where a processor begins: 16 bytes below 4 GiB
+ * vm.addMemory(memory, 0xffff_f000n);
+ * const vcpu = vm.createVcpu();
+ * vcpu.run(); // 'exit', and vcpu.page.exitReason is that of HLT
+ */
+import { openSync } from 'node:fs';
+import { CarrelError, errnoOf } from '#base/errors.ts';
+import { type Fd, ownFd } from '#host/fds.ts';
+import { capabilities, type CapabilityName } from './abi/capabilities.ts';
+import { API_VERSION } from './abi/flags.ts';
+import { kvmCpuid2, kvmCpuidEntryBytes } from './abi/structs.ts';
+import { kvmCall } from './vcpu.ts';
+import { Vm } from './vm.ts';
+
+/** KVM_MAX_CPUID_ENTRIES in arch/x86/include/asm/kvm_host.h. */
+const maxCpuidEntries = 256;
+
+export class Kvm {
+  readonly #fd: Fd;
+  #cpuid: DataView | undefined;
+
+  /** Made by `openKvm`. */
+  constructor(fd: Fd) {
+    this.#fd = fd;
+    const version = this.version;
+    if (version !== API_VERSION)
+      throw new CarrelError('host_unsupported', `KVM has API version ${version}, not ${API_VERSION}`);
+  }
+
+  get version(): number {
+    return kvmCall(this.#fd.fd, 'GET_API_VERSION');
+  }
+
+  /** 0: not there. 1: there. More: what the table of capabilities says. */
+  check(name: CapabilityName): number {
+    return kvmCall(this.#fd.fd, 'CHECK_EXTENSION', capabilities[name].number);
+  }
+
+  /** Bytes of a vCPU's kvm_run: struct kvm_run, a page for port data, and the rings. */
+  get runBytes(): number {
+    return kvmCall(this.#fd.fd, 'GET_VCPU_MMAP_SIZE');
+  }
+
+  /** What CPUID can say in guests here: a struct kvm_cpuid2 as KVM_SET_CPUID2 takes it. */
+  #supportedCpuid(): DataView {
+    const list = new DataView(new ArrayBuffer(kvmCpuid2.bytes + maxCpuidEntries * kvmCpuidEntryBytes));
+    list.setUint32(kvmCpuid2.fields.nent, maxCpuidEntries, true);
+    kvmCall(this.#fd.fd, 'GET_SUPPORTED_CPUID', list);
+    return list;
+  }
+
+  createVm(): Vm {
+    this.#cpuid ??= this.#supportedCpuid();
+    const fd = ownFd(kvmCall(this.#fd.fd, 'CREATE_VM'));
+    try {
+      return new Vm(fd, { runBytes: this.runBytes, cpuid: this.#cpuid });
+    } catch (error) {
+      fd.close();
+      throw error;
+    }
+  }
+
+  /** Machines that were made go on. */
+  close(): void {
+    this.#fd.close();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}
+
+const refusals: Readonly<Record<string, readonly [message: string, hint: string]>> = {
+  ENOENT: [
+    'there is no /dev/kvm on this host',
+    'switch virtualization on in the firmware, or nested virtualization in the host above',
+  ],
+  EACCES: ['/dev/kvm may not be opened by this account', 'as root: usermod --append --groups kvm USER'],
+};
+
+/** Opens /dev/kvm; `host_unsupported` with the reason where there is none for us. */
+export function openKvm(path = '/dev/kvm'): Kvm {
+  let fd: Fd;
+  try {
+    fd = ownFd(openSync(path, 'r+'));
+  } catch (cause) {
+    const [message, hint] = refusals[errnoOf(cause) ?? ''] ?? [
+      '/dev/kvm cannot be opened',
+      'see: carrel doctor',
+    ];
+    throw new CarrelError('host_unsupported', message, { hint, cause });
+  }
+  try {
+    return new Kvm(fd);
+  } catch (error) {
+    fd.close();
+    throw error;
+  }
+}

@@ -1,0 +1,135 @@
+/**
+ * struct kvm_run: how a vCPU and its VMM talk. KVM maps it from the vCPU's descriptor (api.rst, section 5).
+ *
+ * It is mapped with MAP_FIXED over a SharedArrayBuffer, so that it is ordinary shared memory to JavaScript: every
+ * thread may look at it, and nothing can outlive it. The buffer is growable because V8 gives such a buffer a
+ * mapping of its own, in whole pages; a small ordinary one may lie in the heap of malloc.
+ */
+import { addressOf, syscall } from '#host/syscalls.ts';
+import { EXIT_IO_OUT } from './abi/exits.ts';
+import { kvmRun } from './abi/structs.ts';
+import { readRegisters, type Registers } from './registers.ts';
+
+const PROT_READ_WRITE = 3;
+const MAP_SHARED = 1;
+const MAP_PRIVATE = 2;
+const MAP_FIXED = 0x10;
+const MAP_ANONYMOUS = 0x20;
+
+const word = { exitReason: kvmRun.exit_reason / 4, ioCount: kvmRun['io.count'] / 4 } as const;
+const ioPort16 = kvmRun['io.port'] / 2;
+
+export class RunPage {
+  readonly buffer: SharedArrayBuffer;
+  readonly view: DataView;
+  readonly #u8: Uint8Array;
+  readonly #u16: Uint16Array;
+  readonly #u32: Uint32Array;
+
+  /** On a buffer over which kvm_run is mapped already, by this thread or another. */
+  constructor(buffer: SharedArrayBuffer) {
+    this.buffer = buffer;
+    this.view = new DataView(buffer);
+    this.#u8 = new Uint8Array(buffer);
+    this.#u16 = new Uint16Array(buffer);
+    this.#u32 = new Uint32Array(buffer);
+  }
+
+  /** Maps the kvm_run of a vCPU. */
+  static map(vcpu: number, bytes: number): RunPage {
+    const page = new RunPage(new SharedArrayBuffer(bytes, { maxByteLength: bytes }));
+    syscall('mmap', page.address, bytes, PROT_READ_WRITE, MAP_SHARED | MAP_FIXED, vcpu, 0);
+    return page;
+  }
+
+  /** Puts empty memory in its place, which lets go of the vCPU; views that are left read zeros. */
+  unmap(): void {
+    const flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
+    syscall('mmap', this.address, this.buffer.byteLength, PROT_READ_WRITE, flags, -1, 0);
+  }
+
+  get address(): bigint {
+    return addressOf(this.view);
+  }
+
+  /** KVM_RUN returns EINTR at once while this is set, whatever else there is. */
+  set immediateExit(on: boolean) {
+    Atomics.store(this.#u8, kvmRun.immediate_exit, Number(on));
+  }
+
+  /** From the next exit on, the general registers lie in kvm_run: no call is needed to read them. */
+  set syncedRegisters(bits: number) {
+    this.view.setBigUint64(kvmRun.kvm_valid_regs, BigInt(bits), true);
+  }
+
+  /** The registers as of the last exit; needs `syncedRegisters`. */
+  registers(): Registers {
+    return readRegisters(this.view, kvmRun['s.regs.regs']);
+  }
+
+  get exitReason(): number {
+    return this.#u32[word.exitReason] ?? 0;
+  }
+
+  // KVM_EXIT_IO
+
+  get isOut(): boolean {
+    return this.#u8[kvmRun['io.direction']] === EXIT_IO_OUT;
+  }
+
+  get port(): number {
+    return this.#u16[ioPort16] ?? 0;
+  }
+
+  /** Bytes of one transfer: 1, 2 or 4. */
+  get ioSize(): number {
+    return this.#u8[kvmRun['io.size']] ?? 0;
+  }
+
+  /** Transfers in this exit: more than one for `rep outs` and `rep ins`. */
+  get ioCount(): number {
+    return this.#u32[word.ioCount] ?? 0;
+  }
+
+  /** Where transfer `index` has its bytes in kvm_run. */
+  #ioAt(index: number): number {
+    return this.view.getUint32(kvmRun['io.data_offset'], true) + index * this.ioSize;
+  }
+
+  /** What the guest sends. */
+  ioValue(index: number): number {
+    const at = this.#ioAt(index);
+    const size = this.ioSize;
+    if (size === 1) return this.view.getUint8(at);
+    return size === 2 ? this.view.getUint16(at, true) : this.view.getUint32(at, true);
+  }
+
+  /** What the guest receives: as many low bytes as it asked for. */
+  setIoValue(index: number, value: number): void {
+    const at = this.#ioAt(index);
+    const size = this.ioSize;
+    if (size === 1) this.view.setUint8(at, value);
+    else if (size === 2) this.view.setUint16(at, value, true);
+    else this.view.setUint32(at, value, true);
+  }
+
+  // KVM_EXIT_MMIO
+
+  get mmio(): { readonly address: bigint; readonly length: number; readonly isWrite: boolean } {
+    return {
+      address: this.view.getBigUint64(kvmRun['mmio.phys_addr'], true),
+      length: this.view.getUint32(kvmRun['mmio.len'], true),
+      isWrite: this.view.getUint8(kvmRun['mmio.is_write']) !== 0,
+    };
+  }
+
+  // KVM_EXIT_INTERNAL_ERROR and KVM_EXIT_FAIL_ENTRY
+
+  get suberror(): number {
+    return this.view.getUint32(kvmRun['internal.suberror'], true);
+  }
+
+  get entryFailure(): bigint {
+    return this.view.getBigUint64(kvmRun['fail_entry.hardware_entry_failure_reason'], true);
+  }
+}

@@ -1,0 +1,105 @@
+/** One virtual processor: a descriptor for its registers, and the kvm_run that it shares with us. */
+import { errnoName, syscallError, trySyscall, type SyscallArgument } from '#host/syscalls.ts';
+import { exitReasons } from './abi/exits.ts';
+import { GUESTDBG_ENABLE, GUESTDBG_SINGLESTEP } from './abi/flags.ts';
+import { ioctls, type IoctlName } from './abi/ioctls.ts';
+import { kvmGuestDebug, kvmRegs, kvmVcpuEvents } from './abi/structs.ts';
+import { readRegisters, type Registers, SpecialRegisters, writeRegisters } from './registers.ts';
+import { RunPage } from './runpage.ts';
+
+/** What another thread needs to run the same vCPU: descriptors belong to the process, not to a thread. */
+export interface VcpuHandle {
+  readonly fd: number;
+  readonly run: SharedArrayBuffer;
+}
+
+/** An ioctl of KVM; throws with the name that the header gives it. */
+export function kvmCall(fd: number, name: IoctlName, argument: SyscallArgument = 0): number {
+  const result = trySyscall('ioctl', fd, ioctls[name], argument);
+  if (result < 0) throw syscallError(`KVM_${name}`, result);
+  return result;
+}
+
+/** An exception that KVM was delivering when the vCPU stopped. */
+export interface PendingException {
+  readonly vector: number;
+  readonly errorCode: number | undefined;
+}
+
+export class Vcpu {
+  readonly handle: VcpuHandle;
+  readonly page: RunPage;
+
+  constructor(handle: VcpuHandle) {
+    this.handle = handle;
+    this.page = new RunPage(handle.run);
+  }
+
+  /**
+   * Runs the guest until it needs us. 'exit': see `page.exitReason`. 'interrupted': a signal came, or
+   * `immediateExit` was set. 'again': nothing happened (a processor that just was told to start).
+   * Blocks the thread for as long as the guest runs.
+   */
+  run(): 'exit' | 'interrupted' | 'again' {
+    const result = trySyscall('ioctl', this.handle.fd, ioctls.RUN, 0);
+    if (result >= 0) return 'exit';
+    const errno = errnoName(result);
+    if (errno === 'EINTR') return 'interrupted';
+    if (errno === 'EAGAIN') return 'again';
+    throw syscallError('KVM_RUN', result);
+  }
+
+  /**
+   * Lets KVM finish the instruction of the last exit (an `in` whose value is now there) and stop before the next
+   * one. True if that was a debug exit of its own: a single step had been asked for.
+   */
+  complete(): boolean {
+    this.page.immediateExit = true;
+    const how = this.run();
+    this.page.immediateExit = false;
+    return how === 'exit' && this.page.exitReason === exitReasons.DEBUG.number;
+  }
+
+  registers(): Registers {
+    const view = new DataView(new ArrayBuffer(kvmRegs.bytes));
+    kvmCall(this.handle.fd, 'GET_REGS', view);
+    return readRegisters(view);
+  }
+
+  setRegisters(registers: Registers): void {
+    const view = new DataView(new ArrayBuffer(kvmRegs.bytes));
+    writeRegisters(view, registers);
+    kvmCall(this.handle.fd, 'SET_REGS', view);
+  }
+
+  special(): SpecialRegisters {
+    const special = new SpecialRegisters();
+    kvmCall(this.handle.fd, 'GET_SREGS', special.view);
+    return special;
+  }
+
+  setSpecial(special: SpecialRegisters): void {
+    kvmCall(this.handle.fd, 'SET_SREGS', special.view);
+  }
+
+  /** One instruction for each run from now on, or as many as the guest likes. */
+  setSingleStep(on: boolean): void {
+    const view = new DataView(new ArrayBuffer(kvmGuestDebug.bytes));
+    view.setUint32(kvmGuestDebug.fields.control, on ? GUESTDBG_ENABLE | GUESTDBG_SINGLESTEP : 0, true);
+    kvmCall(this.handle.fd, 'SET_GUEST_DEBUG', view);
+  }
+
+  pendingException(): PendingException | undefined {
+    const view = new DataView(new ArrayBuffer(kvmVcpuEvents.bytes));
+    kvmCall(this.handle.fd, 'GET_VCPU_EVENTS', view);
+    const { fields } = kvmVcpuEvents;
+    const flag = (at: number): boolean => view.getUint8(at) !== 0;
+    if (!flag(fields['exception.injected']) && !flag(fields['exception.pending'])) return undefined;
+    return {
+      vector: view.getUint8(fields['exception.nr']),
+      errorCode: flag(fields['exception.has_error_code'])
+        ? view.getUint32(fields['exception.error_code'], true)
+        : undefined,
+    };
+  }
+}

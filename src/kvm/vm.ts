@@ -1,0 +1,78 @@
+/** One virtual machine: memory slots and processors. */
+import { CarrelError } from '#base/errors.ts';
+import { type Fd, ownFd } from '#host/fds.ts';
+import { kvmMemoryRegion } from './abi/structs.ts';
+import type { GuestMemory } from './memory.ts';
+import { RunPage } from './runpage.ts';
+import { kvmCall, Vcpu } from './vcpu.ts';
+
+/** Three pages that VMX keeps for real mode: just below 4 GiB, away from all guest memory (api.rst, 4.36). */
+const tssAddress = 0xfffb_d000;
+
+export class Vm {
+  readonly #fd: Fd;
+  readonly #runBytes: number;
+  readonly #cpuid: DataView;
+  readonly #vcpus: { readonly fd: Fd; readonly page: RunPage }[] = [];
+  /** Slots in use; holding the memory here keeps V8 from giving its address away. */
+  readonly #slots: GuestMemory[] = [];
+
+  /** Made by `Kvm.createVm`. */
+  constructor(fd: Fd, { runBytes, cpuid }: { runBytes: number; cpuid: DataView }) {
+    this.#fd = fd;
+    this.#runBytes = runBytes;
+    this.#cpuid = cpuid;
+    kvmCall(fd.fd, 'SET_TSS_ADDR', tssAddress);
+  }
+
+  /** Size of each vCPU's kvm_run. */
+  get runBytes(): number {
+    return this.#runBytes;
+  }
+
+  /** Gives the guest memory at a physical address. */
+  addMemory(memory: GuestMemory, guestAddress = 0n): void {
+    const region = new DataView(new ArrayBuffer(kvmMemoryRegion.bytes));
+    const { fields } = kvmMemoryRegion;
+    region.setUint32(fields.slot, this.#slots.length, true);
+    region.setBigUint64(fields.guest_phys_addr, guestAddress, true);
+    region.setBigUint64(fields.memory_size, BigInt(memory.length), true);
+    region.setBigUint64(fields.userspace_addr, memory.hostAddress, true);
+    kvmCall(this.#fd.fd, 'SET_USER_MEMORY_REGION', region);
+    this.#slots.push(memory);
+  }
+
+  /**
+   * The next vCPU, with the CPUID of the host: without one a guest may not even switch to long mode (its write to
+   * EFER.LME faults, as on a processor that has none).
+   */
+  createVcpu(): Vcpu {
+    if (!this.#fd.open) throw new CarrelError('wrong_state', 'the virtual machine is closed');
+    const fd = ownFd(kvmCall(this.#fd.fd, 'CREATE_VCPU', this.#vcpus.length));
+    let page: RunPage;
+    try {
+      page = RunPage.map(fd.fd, this.#runBytes);
+    } catch (error) {
+      fd.close();
+      throw error;
+    }
+    this.#vcpus.push({ fd, page });
+    kvmCall(fd.fd, 'SET_CPUID2', this.#cpuid);
+    return new Vcpu({ fd: fd.fd, run: page.buffer });
+  }
+
+  /** Ends the machine. Nobody may be inside KVM_RUN any more: kick, and wait for the threads first. */
+  close(): void {
+    // a mapped kvm_run holds the vCPU, and a vCPU holds the machine
+    for (const { fd, page } of this.#vcpus.splice(0)) {
+      page.unmap();
+      fd.close();
+    }
+    this.#fd.close();
+    this.#slots.length = 0;
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}
