@@ -12,6 +12,8 @@ export interface CommandOptions {
   readonly offline?: boolean;
   /** Held open by the program, so that a lock on it lasts until the program is gone too. */
   readonly lockFd?: number;
+  /** Working directory; the root unless given. */
+  readonly cwd?: string;
   readonly env?: Readonly<Record<string, string>>;
   readonly signal?: AbortSignal | undefined;
   /** Each line of standard output and standard error. */
@@ -62,7 +64,7 @@ export async function runCommand(argv: readonly string[], options: CommandOption
   const child = spawn(program, args, {
     stdio: ['ignore', 'pipe', 'pipe', ...(options.lockFd === undefined ? [] : [options.lockFd])],
     env: environment(options.env ?? {}),
-    cwd: '/',
+    cwd: options.cwd ?? '/',
   });
   const kill = (): void => void child.kill('SIGKILL');
   let late = false;

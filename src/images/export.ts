@@ -1,5 +1,4 @@
-/** An image as an archive that `importImage`, docker import or plain tar can read. */
-import { createReadStream } from 'node:fs';
+/** An image as a file for elsewhere: an archive that docker import or plain tar can read, or a disk. */
 import { readlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { CarrelError } from '#base/errors.ts';
@@ -7,8 +6,10 @@ import type { Chunks } from './archive/bytes.ts';
 import { compress } from './archive/decompress.ts';
 import { tarCompression } from './archive/read.ts';
 import { type TarInput, writeTar } from './archive/tarwriter.ts';
-import type { ImageFormat } from './import.ts';
-import type { Image } from './layout.ts';
+import { exportDisk } from './disk/export.ts';
+import { fileData } from './files.ts';
+import { type ImageFormat, imageFormats, kindOfFormat } from './import.ts';
+import type { Image, Layout } from './layout.ts';
 import { type Walked, walkTree } from './tree.ts';
 
 /** Entries of a directory for `writeTar`. Files with several names become hard links to the first. */
@@ -35,18 +36,17 @@ async function inputOf(root: string, { path, stats }: Walked): Promise<TarInput>
   throw new CarrelError('validation_failed', `${path} is neither file, directory nor link`);
 }
 
-/** Opened when it is read, so that the thousands of files of an image are not open all at once. */
-async function* fileData(path: string): AsyncGenerator<Uint8Array, void, undefined> {
-  for await (const chunk of createReadStream(path, { highWaterMark: 2 ** 18 }))
-    if (Buffer.isBuffer(chunk)) yield chunk;
-}
-
-/** The image's files as an archive; equal images give equal bytes (uncompressed). */
-export function exportImage(image: Image, format: ImageFormat): Chunks {
-  if (image.kind !== 'rootfs')
+/** The image in a format of its kind; equal root file systems give equal bytes (uncompressed). */
+export function exportImage(layout: Layout, image: Image, format: ImageFormat): Chunks {
+  const kind = kindOfFormat(format);
+  if (image.kind !== kind)
     throw new CarrelError(
-      'driver_unsupported',
-      `image ${image.name} is a ${image.kind}, not a root file system`,
+      'invalid_request',
+      `image ${image.name} is a ${image.kind}; ${format} is a format of a ${kind}`,
+      {
+        hint: `choose one of: ${imageFormats.filter((each) => kindOfFormat(each) === image.kind).join(', ')}`,
+      },
     );
+  if (format === 'qcow2' || format === 'raw') return exportDisk(layout, image, format);
   return compress(writeTar(tarInputs(image.path)), tarCompression[format]);
 }

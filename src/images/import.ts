@@ -1,4 +1,8 @@
-/** A root file system made elsewhere becomes an image: unpacked under limits, then published like a built one. */
+/**
+ * What was made elsewhere becomes an image. A root file system is unpacked under limits; a disk is written anew
+ * (disk/import.ts). Then it is published like a built one.
+ */
+import { join } from 'node:path';
 import { CarrelError } from '#base/errors.ts';
 import type { Chunks } from './archive/bytes.ts';
 import { decompress } from './archive/decompress.ts';
@@ -6,15 +10,23 @@ import { type ArchiveLimits, Meter, imageLimits } from './archive/limits.ts';
 import { tarCompression } from './archive/read.ts';
 import { readTar } from './archive/tar.ts';
 import type { BuildProgress } from './build.ts';
+import { importDisk } from './disk/import.ts';
+import { receiveFile } from './disk/receive.ts';
+import { fileData } from './files.ts';
 import type { Image, Layout } from './layout.ts';
-import { publish, stageRoot } from './publish.ts';
-import { imageName } from './recipe.ts';
+import { type Described, publish, stageRoot } from './publish.ts';
+import { type ImageKind, imageName } from './recipe.ts';
 import { unpackRootfs } from './unpack.ts';
 import { openWorkspace } from './workspace.ts';
 
-/** Formats of a root file system; stated, never found out by looking. */
-export type ImageFormat = keyof typeof tarCompression;
-export const imageFormats: readonly ImageFormat[] = ['tar', 'tar.gz', 'tar.zst'];
+/** Formats of root file systems, then of disks; stated, never found out by looking. */
+export const imageFormats = ['tar', 'tar.gz', 'tar.zst', 'qcow2', 'raw'] as const;
+export type ImageFormat = (typeof imageFormats)[number];
+
+/** Which kind of image comes in a format. */
+export function kindOfFormat(format: ImageFormat): ImageKind {
+  return format === 'qcow2' || format === 'raw' ? 'disk' : 'rootfs';
+}
 
 export interface ImportRequest {
   readonly name: string;
@@ -22,6 +34,9 @@ export interface ImportRequest {
   readonly description?: string;
   readonly format: ImageFormat;
   readonly source: Chunks;
+  /** In hex. When it is given, nothing reads the bytes before all of them are here and it is right. */
+  readonly sha256?: string | undefined;
+  /** Of an archive. */
   readonly limits?: ArchiveLimits;
   /** Keep setuid and setgid bits (`su`, `ping`): only for archives from a trusted hand. */
   readonly allowSetuid?: boolean;
@@ -41,14 +56,30 @@ function parseName(text: string): string {
   );
 }
 
-/** Imports an archive; nothing is left behind when it is refused. */
+/** Imports an archive or a disk; nothing is left behind when it is refused. */
 export async function importImage(layout: Layout, request: ImportRequest): Promise<Image> {
-  const { format, source, limits = imageLimits, allowSetuid = false, onProgress, signal } = request;
   const name = parseName(request.name);
   const aliases = (request.aliases ?? []).map(parseName);
   const description = (request.description ?? '').slice(0, 500);
+  const described = { name, aliases, description };
+  const { format, source, sha256, onProgress, signal } = request;
+  if (format === 'qcow2' || format === 'raw')
+    return importDisk(layout, { described, format, source, sha256, onProgress, signal });
+  return importRootfs(layout, { ...request, format }, described);
+}
+
+async function importRootfs(
+  layout: Layout,
+  request: ImportRequest & { readonly format: keyof typeof tarCompression },
+  described: Pick<Described, 'name' | 'aliases' | 'description'>,
+): Promise<Image> {
+  const { format, limits = imageLimits, allowSetuid = false, sha256, onProgress, signal } = request;
   await using workspace = await openWorkspace(layout.tmp, 'import');
   const root = await stageRoot(workspace.directory);
+  const source =
+    sha256 === undefined
+      ? request.source
+      : await verified(workspace.directory, request.source, sha256, request);
   const meter = new Meter(limits);
   onProgress?.({ step: 1, of: 2, what: 'unpack' });
   await unpackRootfs(readTar(decompress(source, tarCompression[format], meter), meter), root, {
@@ -61,7 +92,28 @@ export async function importImage(layout: Layout, request: ImportRequest): Promi
     },
   });
   onProgress?.({ step: 2, of: 2, what: 'hash and publish' });
-  const described = { name, aliases, description, kind: 'rootfs', recipeHash: null } as const;
   // Awaited here: the workspace goes when this function is left.
-  return await publish(layout, workspace.directory, described, { signal });
+  return await publish(
+    layout,
+    workspace.directory,
+    { ...described, kind: 'rootfs', recipeHash: null },
+    { signal },
+  );
+}
+
+/** The same bytes, once all of them are on the disk and have the promised hash. */
+async function verified(
+  directory: string,
+  source: Chunks,
+  sha256: string,
+  { limits = imageLimits, signal }: Pick<ImportRequest, 'limits' | 'signal'>,
+): Promise<Chunks> {
+  const path = join(directory, 'archive');
+  const { packedBytes } = limits;
+  await receiveFile(path, source, {
+    limits: { fileBytes: packedBytes, storedBytes: packedBytes },
+    sha256,
+    signal,
+  });
+  return fileData(path);
 }

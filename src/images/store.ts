@@ -13,7 +13,7 @@ import { writeFileAtomic } from '#host/files.ts';
 import type { Chunks } from './archive/bytes.ts';
 import { type BuildOptions, buildImage } from './build.ts';
 import { exportImage } from './export.ts';
-import { type ImageFormat, type ImportRequest, importImage } from './import.ts';
+import { type ImageFormat, type ImportRequest, importImage, kindOfFormat } from './import.ts';
 import { type Image, type Layout, defaultCache, openLayout, readImage, readImages } from './layout.ts';
 import { hashContent } from './publish.ts';
 import { type ImageKind, type Recipe, readRecipes } from './recipe.ts';
@@ -113,14 +113,14 @@ export class Images {
     return buildImage(this.layout, recipe, this.#recipes, options);
   }
 
-  /** A root file system from an archive with a stated format. */
+  /** A root file system from an archive, or a disk; the format is stated. */
   async import(request: ImportRequest): Promise<Image> {
     return importImage(this.layout, request);
   }
 
-  /** An image's files as an archive. */
+  /** An image as an archive, or a disk that stands alone. */
   async export(reference: string, format: ImageFormat): Promise<Chunks> {
-    return exportImage(await this.require(reference), format);
+    return exportImage(this.layout, await this.require(reference, { kind: kindOfFormat(format) }), format);
   }
 
   /** An image as it is in the cache; if there is none, and a recipe, built. */

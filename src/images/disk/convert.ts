@@ -1,0 +1,80 @@
+/**
+ * `qemu-img convert` on files that may come from anybody: as nobody, without capabilities, network or a way out
+ * of its directory, with limits on memory, time and what it writes. Formats are stated; nothing below the input
+ * is opened.
+ */
+import { chmod, chown, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { CarrelError, isCarrelError } from '#base/errors.ts';
+import { formatSize } from '#base/units.ts';
+import { exitStatusOf, runCommand } from '../command.ts';
+
+export type DiskFormat = 'qcow2' | 'raw';
+
+export interface ConvertRequest {
+  /** Holds the input and gets the output: nothing else that matters, for it is given away. */
+  readonly directory: string;
+  readonly from: { readonly name: string; readonly format: DiskFormat };
+  readonly to: { readonly name: string; readonly format: DiskFormat };
+  /** Most bytes of the output file. */
+  readonly fileBytes: number;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** nobody and nogroup (Debian policy 9.2.2). */
+const nobody = 65_534;
+/** qemu-img needs some 100 MiB; its tables at most 40 more. */
+const memoryBytes = 2 ** 30;
+const cpuSeconds = 600;
+const wallMs = 30 * 60_000;
+
+/** The options of qemu-img(1) for a file that is exactly what is said; no other file is looked for behind it. */
+function source({ name, format }: ConvertRequest['from']): string {
+  const backing = format === 'qcow2' ? ',backing=' : '';
+  return `driver=${format},file.driver=file,file.filename=${name}${backing}`;
+}
+
+/** Converts; the output belongs to this process again when it returns. */
+export async function convertDisk({ directory, from, to, fileBytes, signal }: ConvertRequest): Promise<void> {
+  const output = join(directory, to.name);
+  const asRoot = process.geteuid?.() === 0;
+  await writeFile(output, '', { flag: 'wx', mode: 0o600 });
+  if (asRoot)
+    for (const path of [directory, join(directory, from.name), output]) await chown(path, nobody, nobody);
+  const limits = [`--as=${memoryBytes}`, `--cpu=${cpuSeconds}`, `--fsize=${fileBytes}`, '--core=0'];
+  const drop = [
+    `--reuid=${nobody}`,
+    `--regid=${nobody}`,
+    '--clear-groups',
+    '--bounding-set=-all',
+    '--inh-caps=-all',
+  ];
+  const argv = ['prlimit', ...limits, '--', 'setpriv', '--no-new-privs', ...(asRoot ? drop : []), '--'];
+  argv.push('qemu-img', 'convert', '--image-opts', source(from), '-O', to.format, to.name);
+  try {
+    await runCommand(argv, { ms: wallMs, cwd: directory, contained: asRoot, offline: asRoot, signal });
+  } catch (error) {
+    throw explain(error, fileBytes);
+  }
+  if (asRoot) {
+    await chown(directory, 0, 0);
+    await chown(output, 0, 0);
+  }
+  await chmod(output, 0o644);
+}
+
+function explain(error: unknown, fileBytes: number): unknown {
+  const status = exitStatusOf(error);
+  if (status === 127)
+    return new CarrelError('host_unsupported', 'qemu-img is not installed on this host', {
+      hint: 'apt-get install qemu-utils',
+      cause: error,
+    });
+  if (!isCarrelError(error, 'helper_failed')) return error;
+  // SIGXFSZ, or EFBIG where the signal is ignored.
+  if (/SIGXFSZ|File too large|with 153/.test(JSON.stringify(error.details)))
+    return new CarrelError('too_large', `The disk holds more than ${formatSize(fileBytes)}`, {
+      cause: error,
+    });
+  return new CarrelError('validation_failed', `The disk cannot be read: ${error.message}`, { cause: error });
+}
