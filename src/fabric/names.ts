@@ -9,7 +9,7 @@
  */
 import { readFileSync } from 'node:fs';
 import { chmod, chown, mkdir, rm } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { CarrelError, messageOf } from '#base/errors.ts';
 import { until } from '#base/deadline.ts';
 import type { Logger } from '#base/log.ts';
@@ -139,6 +139,7 @@ async function startDnsmasq(network: Network, files: Files, resolver: number | u
 async function writeFiles(home: string, text: Files): Promise<Files> {
   // dnsmasq reads as nobody, and again at each change
   const group = isMapped(NOBODY) ? NOBODY : (process.getgid?.() ?? 0);
+  await mkdir(dirname(home), { recursive: true, mode: 0o711 }); // or nobody could not go through it
   await mkdir(home, { recursive: true, mode: 0o710 });
   await chown(home, process.getuid?.() ?? 0, group);
   await chmod(home, 0o710);

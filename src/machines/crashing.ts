@@ -28,7 +28,9 @@ const wishes: readonly Verb[] = [
   'resume',
   'remove',
 ];
-const machinesAtMost = 5;
+const machinesAtMost = 6;
+/** How often something is asked of a machine's disk first. */
+const diskWork = 0.5;
 const askersAtOnce = 3;
 /** Should nobody kill it. */
 const lifeMs = 30_000;
@@ -50,12 +52,28 @@ process.stdout.write('ready\n');
 
 const pick = <T>(from: readonly T[]): T | undefined => from[Math.floor(Math.random() * from.length)];
 
+async function askOfDisk(id: string, count: number): Promise<void> {
+  const dice = Math.random();
+  const name = `s${Math.random().toString(36).slice(2, 10)}`;
+  const snapshot = pick(await machines.snapshots(id));
+  if (dice < 0.4) await machines.snapshot(actor, id, name);
+  else if (dice < 0.6) await machines.dropSnapshot(actor, id, snapshot?.id ?? name);
+  else if (dice < 0.8) await machines.restore(actor, id, snapshot?.id ?? name);
+  else if (count < machinesAtMost)
+    await machines.clone(actor, id, {
+      name,
+      start: dice < 0.95,
+      ...(snapshot && dice < 0.9 ? { snapshot: snapshot.name } : {}),
+    });
+}
+
 async function ask(): Promise<void> {
   const { items } = await machines.list(actor);
   if (items.length < machinesAtMost && Math.random() < 0.5)
     await machines.create(actor, request({ name: `c${Math.random().toString(36).slice(2, 10)}` }));
   else {
     const machine = pick(items);
+    if (machine && Math.random() < diskWork) await askOfDisk(machine.id, items.length);
     const verb = pick(wishes);
     if (machine && verb) await machines.verb(actor, machine.id, verb, { graceMs: 50 });
   }

@@ -108,6 +108,13 @@ export async function prepareDisk(
   const activity = activityOf(original.row);
   if (activity === 'creating' || activity === 'restoring')
     throw new CarrelError('unavailable', `machine ${original.row.name} is ${activity} right now`);
+  if (source.snapshot !== null) {
+    const snapshot = await selectOptionalSnapshot(cloud.db, original.row.id, source.snapshot);
+    if (snapshot?.state !== 'ready')
+      throw new CarrelError('not_found', `there is no snapshot "${source.snapshot}" any more to be copied`, {
+        hint: 'delete this machine',
+      });
+  }
   const running = source.snapshot === null ? await present(original) : undefined;
   const snapshot = running ? temporaryOf(row.id) : source.snapshot;
   if (running) await driver.snapshot(original.spec, temporaryOf(row.id), running);

@@ -3,7 +3,7 @@
  * the fork server, the fabric, the service and a worker. For a test file of its own process: the main thread
  * stays in the namespace.
  */
-import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { chmodSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type Logger, silent } from '#base/log.ts';
@@ -23,6 +23,7 @@ import { insertUser } from '#store/users.ts';
 import { enterNetns, makeNetns, type Netbed } from '#test/netbed.ts';
 import type { Actor } from '#base/actor.ts';
 import type { Accepted } from './requests.ts';
+import { copyingDrivers } from './copying-driver.ts';
 import { instanceOf, type Machines, openMachines } from './service.ts';
 
 export interface Bed extends AsyncDisposable {
@@ -82,6 +83,7 @@ export async function openService({
     log,
     reconciles,
     reconcileEveryMs: 500,
+    drivers: copyingDrivers,
   });
   const worker = createWorker({ store, jobs: machines.jobs, leaseMs, heartbeatMs: leaseMs / 3, log });
   const close = async (): Promise<void> => {
@@ -110,6 +112,7 @@ export async function startBed({
 }: { log?: Logger; leaseMs?: number } = {}): Promise<Bed> {
   await using stack = new AsyncDisposableStack();
   const dataDirectory = mkdtempSync(join(tmpdir(), 'carrel-machines-'));
+  chmodSync(dataDirectory, 0o711); // name servers are nobody's, and have their files in it
   stack.defer(() => rmSync(dataDirectory, { recursive: true, force: true }));
   stack.defer(() => sweepGroups(readCgroupLayout(), instanceGroup(instanceOf(dataDirectory))));
   const cluster = stack.adopt(await startTestCluster(), (each) => each.close());
@@ -118,7 +121,7 @@ export async function startBed({
   await images.ensure('busybox');
   const netns = stack.use(await makeNetns());
   enterNetns(netns.pid);
-  const fabric = stack.use(await openFabric());
+  const fabric = stack.use(await openFabric({ runDirectory: dataDirectory }));
   const open = () => openService({ store, fabric, images, dataDirectory, log, leaseMs });
   let service = await open();
   stack.defer(() => service.close());

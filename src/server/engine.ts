@@ -95,7 +95,14 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
         import('#machines/service.ts'),
       ]);
       const { netns, hostAddresses, resolver } = environment;
-      const fabric = await openFabric({ netns, hostAddresses, resolver });
+      const fabric = await openFabric({
+        netns,
+        hostAddresses,
+        resolver,
+        // not its `run`, which is closed to others: name servers are nobody's
+        runDirectory: dataDirectory,
+        log,
+      });
       const service = await openMachines({
         db,
         server,

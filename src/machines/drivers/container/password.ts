@@ -1,7 +1,6 @@
 /** root's password in a container: changed by the container's own chpasswd(8), which knows where it is kept. */
 import { CarrelError, isCarrelError } from '#base/errors.ts';
 import type { Keeper } from '#isolate/machine.ts';
-import { unsupported } from '../../driver.ts';
 import { newPassword } from '../../password.ts';
 import { runProgram } from './programs.ts';
 
@@ -40,7 +39,10 @@ async function change(keeper: Keeper, line: string): ReturnType<typeof runProgra
   } catch (error) {
     // an image without that program
     if (isCarrelError(error, 'invalid_request') && error.details?.['errno'] === 'ENOENT')
-      throw unsupported('container', 'password');
+      throw new CarrelError('driver_unsupported', 'there is no chpasswd in this machine', {
+        hint: 'change the password on its console: carrel machine console',
+        cause: error,
+      });
     throw error;
   }
 }

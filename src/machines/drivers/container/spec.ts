@@ -28,7 +28,7 @@ export async function containerSpec(
         details: { hash: spec.image },
       },
     );
-  const { address, prefix, gateway, mac } = spec.network;
+  const { name, address, prefix, gateway, mac, bytesPerSecond } = spec.network;
   const { cpus, memoryBytes, processes } = spec.limits;
   return {
     id: spec.id,
@@ -41,7 +41,16 @@ export async function containerSpec(
     limits: { cpus, memoryBytes, processes },
     network: {
       plug: (pid) =>
-        fabric.plug({ machineId: spec.id, pid, address, mac, owner: spec.ownerId, configure: false }),
+        fabric.plug({
+          machineId: spec.id,
+          pid,
+          network: name,
+          address,
+          mac,
+          owner: spec.ownerId,
+          bytesPerSecond,
+          configure: false,
+        }),
       address,
       prefix,
       gateway,
