@@ -41,6 +41,7 @@ export interface Stream {
 const normalClosure = 1000;
 const policyViolation = 1008;
 const maxWaiting = 1 << 20;
+const takeIt = JSON.stringify({ take: true });
 
 function isCode(code: string): code is ErrorCode {
   return code in errorCodes;
@@ -81,6 +82,7 @@ export function openStream(options: StreamOptions): Stream {
   let failure: unknown;
   let size: { rows: number; columns: number } | undefined;
   const waiting: Uint8Array[] = [];
+  let taking = false;
   const leaving = new AbortController();
 
   const send = (channel: Channel, payload: Uint8Array | string): boolean => {
@@ -90,6 +92,7 @@ export function openStream(options: StreamOptions): Stream {
   };
   const greet = (): void => {
     if (size) send('resize', JSON.stringify(size));
+    if (taking) taking = !send('write', takeIt);
     for (const bytes of waiting.splice(0)) send('input', bytes);
   };
 
@@ -185,7 +188,7 @@ export function openStream(options: StreamOptions): Stream {
       if (waiting.reduce((sum, chunk) => sum + chunk.length, bytes.length) <= maxWaiting) waiting.push(bytes);
     },
     take() {
-      send('write', JSON.stringify({ take: true }));
+      taking = !send('write', takeIt);
     },
     resize(rows, columns) {
       size = { rows, columns };

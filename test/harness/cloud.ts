@@ -118,10 +118,13 @@ const interrupted = (): void => process.exit(1);
 export async function startCloud({
   uplink = false,
   osCloud = false,
+  address = '127.0.0.1',
 }: {
   uplink?: boolean;
   /** Serve the OS-Cloud routes too, without tokens. */
   osCloud?: boolean;
+  /** Where the API is served. */
+  address?: string;
 } = {}): Promise<Cloud> {
   const directory = mkdtempSync(join(tmpdir(), 'carrel-e2e-'));
   chmodSync(directory, 0o711);
@@ -132,7 +135,7 @@ export async function startCloud({
       timeoutMs,
     });
   const before = await takeCensus(directory);
-  const url = `http://127.0.0.1:${await freePort()}`;
+  const url = `http://${address}:${await freePort()}`;
   const osCloudAddress = `127.0.0.1:${await freePort()}`;
   const up = await run([
     'up',
