@@ -12,7 +12,7 @@ export const layers: Readonly<Record<string, readonly string[]>> = {
   images: ['base', 'host', 'isolate'],
   store: ['base', 'contract', 'host'],
   jobs: ['base', 'contract', 'host', 'store'],
-  machines: ['base', 'contract', 'host', 'isolate', 'fabric', 'images', 'store', 'jobs', 'vmm'],
+  machines: ['base', 'contract', 'host', 'kvm', 'isolate', 'fabric', 'images', 'store', 'jobs', 'vmm'],
   grading: ['base', 'contract', 'host', 'isolate', 'fabric', 'images', 'store', 'jobs', 'machines'],
   classroom: ['base', 'contract', 'host', 'images', 'store', 'jobs', 'machines', 'grading'],
   server: [

@@ -185,6 +185,7 @@ int raw_child(struct run *run, struct op *op) {
   struct termios t;
   if (!run->tty || tcgetattr(run->stdio[0].theirs, &t)) return fail(run, "pty", ENOTTY);
   cfmakeraw(&t);
+  t.c_oflag &= ~(tcflag_t)ONLCR; /* also when the program allows processing again, as QEMU does */
   return tcsetattr(run->stdio[0].theirs, TCSANOW, &t);
 }
 
