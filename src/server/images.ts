@@ -6,6 +6,7 @@ import { z } from 'zod';
 import { CarrelError, messageOf } from '#base/errors.ts';
 import { isId, newId } from '#base/ids.ts';
 import type { Image as View } from '#contract/schemas/machines.ts';
+import type { ImageFormat } from '#images/import.ts';
 import type { Image } from '#images/layout.ts';
 import type { Images } from '#images/store.ts';
 import { enqueue } from '#jobs/queue.ts';
@@ -21,7 +22,8 @@ import type { Actor } from '#base/actor.ts';
 
 export interface ImportOptions {
   readonly name: string;
-  readonly format: 'tar' | 'tar.gz' | 'tar.zst';
+  readonly format: ImageFormat;
+  readonly sha256: string | undefined;
   readonly source: AsyncIterable<Uint8Array>;
   readonly signal: AbortSignal;
 }
@@ -37,6 +39,8 @@ export interface ImageRegistry {
     requestId: string,
   ): Promise<{ readonly jobId: string; readonly id: string }>;
   import(actor: Actor, options: ImportOptions): Promise<View>;
+  /** Its bytes, in a format of its kind. */
+  export(reference: string, format: ImageFormat): Promise<AsyncIterable<Uint8Array>>;
   remove(actor: Actor, reference: string): Promise<void>;
 }
 
@@ -202,12 +206,10 @@ export function openImageRegistry({
       return viewOf(await find(reference));
     },
     async build(actor, reference, requestId) {
-      const recipes = await images.recipes();
-      const recipe =
-        recipes.get(reference) ?? [...recipes.values()].find((each) => each.aliases.includes(reference));
+      const recipe = await images.findRecipe(reference);
       if (!recipe)
         throw new CarrelError('not_found', `there is no recipe "${reference}"`, {
-          hint: `recipes are: ${[...recipes.keys()].join(', ')}`,
+          hint: `recipes are: ${[...(await images.recipes()).keys()].join(', ')}`,
         });
       return transaction(db, async (tx) => {
         await tx
@@ -241,7 +243,7 @@ export function openImageRegistry({
         return { jobId: job.id, id: row.id };
       });
     },
-    async import(actor, { name, format, source, signal }) {
+    async import(actor, { name, format, sha256, source, signal }) {
       if ((await images.recipes()).has(name))
         throw new CarrelError('name_taken', `"${name}" is the name of a recipe`, {
           hint: 'choose another name',
@@ -251,7 +253,7 @@ export function openImageRegistry({
         throw new CarrelError('name_taken', `image "${name}" already exists`, {
           hint: 'choose another name, or remove it',
         });
-      const image = await images.import({ name, format, source, signal });
+      const image = await images.import({ name, format, sha256, source, signal });
       await register(image);
       const row = await find(name);
       await insertEvent(db, {
@@ -262,6 +264,14 @@ export function openImageRegistry({
         payload: { name, hash: image.hash },
       });
       return viewOf(row);
+    },
+    async export(reference, format) {
+      const { name, hash, state } = await find(reference);
+      if (hash === null || state === 'building')
+        throw new CarrelError('wrong_state', `image ${name} is not there yet`, {
+          hint: 'wait for its build',
+        });
+      return images.export(hash, format);
     },
     async remove(actor, reference) {
       const row = await find(reference);

@@ -1,10 +1,14 @@
 /** Images and networks. */
-import { open, stat } from 'node:fs/promises';
+import { createReadStream, createWriteStream } from 'node:fs';
+import { rm, stat } from 'node:fs/promises';
 import { Readable } from 'node:stream';
-import { CarrelError } from '#base/errors.ts';
+import { pipeline } from 'node:stream/promises';
+import { CarrelError, errnoOf } from '#base/errors.ts';
 import { formatSize } from '#base/units.ts';
 import type { Job } from '#contract/schemas/jobs.ts';
-import { importedImage } from '#contract/schemas/machines.ts';
+import { imageFormat } from '#contract/schemas/machines.ts';
+import { chunksOf } from '../archive.ts';
+import { download, isAddress } from '../download.ts';
 import type { Action } from '../spec.ts';
 import { all, waitForJob } from '../waiting.ts';
 
@@ -51,29 +55,64 @@ export const imageShow: Action = async ({ args, out, connect }) => {
   return undefined;
 };
 
-function formatOf(file: string, stated: string | undefined): 'tar' | 'tar.gz' | 'tar.zst' {
-  const ending = file.endsWith('.tgz') ? 'tar.gz' : /\.(tar(?:\.gz|\.zst)?)$/.exec(file)?.[1];
-  const parsed = importedImage.shape.format.safeParse(stated ?? ending);
+type Format = (typeof imageFormat.options)[number];
+
+function formatOf(file: string, stated: string | undefined): Format {
+  const ending = file.endsWith('.tgz') ? 'tar.gz' : /\.(tar(?:\.gz|\.zst)?|qcow2|raw)$/.exec(file)?.[1];
+  const parsed = imageFormat.safeParse(stated ?? ending);
   if (!parsed.success)
     throw new CarrelError('invalid_request', `what format is ${file}?`, {
-      hint: 'say it with --format tar, tar.gz or tar.zst',
+      hint: `say it with --format: ${imageFormat.options.join(', ')}`,
     });
   return parsed.data;
+}
+
+/** The bytes of a file, of standard input, or of an address. */
+async function sourceOf(file: string): Promise<ReadableStream<Uint8Array> & Partial<AsyncDisposable>> {
+  if (file === '-') return Readable.toWeb(process.stdin);
+  if (isAddress(file)) return download(file);
+  if (!(await stat(file)).isFile()) throw new CarrelError('invalid_request', `${file} is not a file`);
+  return Readable.toWeb(createReadStream(file, { highWaterMark: 2 ** 20 }));
 }
 
 export const imageImport: Action = async ({ args, out, connect }) => {
   const file = args.word('file');
   const format = formatOf(file, args.option('format'));
-  if (file !== '-' && !(await stat(file)).isFile())
-    throw new CarrelError('invalid_request', `${file} is not a file`);
+  const sha256 = args.option('sha256')?.toLowerCase();
   const { client } = await connect();
-  await using handle = file === '-' ? undefined : await open(file);
+  const bytes = await sourceOf(file);
   using progress = out.progress();
   progress.update(`importing ${file}`);
-  const bytes = handle ? handle.readableWebStream() : Readable.toWeb(process.stdin);
-  const image = await client.importImage({ params: {}, query: { name: args.word('name'), format }, bytes });
+  const query = { name: args.word('name'), format, ...(sha256 !== undefined && { sha256 }) };
+  const image = await client.importImage({ params: {}, query, bytes });
   progress.clear();
   out.result(image, () => `${image.name} (${image.id}): ${formatSize(image.bytes)} in ${image.files} files`);
+  return undefined;
+};
+
+export const imageExport: Action = async ({ args, out, connect }) => {
+  const { client } = await connect();
+  const image = await client.getImage({ params: { image: args.word('image') } });
+  const stated = args.option('format') ?? (image.kind === 'disk' ? 'qcow2' : 'tar');
+  const format = formatOf(image.name, stated);
+  const file = args.wordIf('file') ?? `${image.name}.${format}`;
+  const data = await client.exportImage({ params: { image: image.id }, query: { format } });
+  if (file === '-') {
+    for await (const chunk of chunksOf(data)) await out.bytes(chunk);
+    return undefined;
+  }
+  const stream = createWriteStream(file, { flags: 'wx' });
+  using progress = out.progress();
+  progress.update(`exporting ${image.name}`);
+  try {
+    await pipeline(Readable.from(chunksOf(data)), stream);
+  } catch (error) {
+    // Only what this command made.
+    if (errnoOf(error) !== 'EEXIST') await rm(file, { force: true });
+    throw error;
+  }
+  progress.clear();
+  out.result({ file, bytes: stream.bytesWritten }, () => `${file}  ${formatSize(stream.bytesWritten)}`);
   return undefined;
 };
 

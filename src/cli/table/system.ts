@@ -33,21 +33,59 @@ export const systemCommands: readonly CommandSpec[] = [
   },
   {
     path: 'image import',
-    doc: 'import a root file system from an archive',
+    doc: 'import a root file system from an archive, or a disk',
+    more: 'A disk is received whole and written anew: one that lies on another file, is encrypted, or claims to hold more\nthan it may is refused. It boots by its own boot loader, and is used through its serial console and SSH.',
     arguments: [
       { name: 'name', doc: 'what it is called here' },
-      { name: 'file', doc: 'the archive; - for standard input', complete: 'file' },
+      {
+        name: 'file',
+        doc: 'archive or disk: a file, an http(s) address, or - for standard input',
+        complete: 'file',
+      },
     ],
     options: [
       {
         flags: '--format <format>',
         doc: 'stated, never guessed (by the ending)',
-        choices: ['tar', 'tar.gz', 'tar.zst'],
+        choices: ['tar', 'tar.gz', 'tar.zst', 'qcow2', 'raw'],
+      },
+      { flags: '--sha256 <hex>', doc: 'what the file must be; verified before anything reads it' },
+    ],
+    remote: true,
+    examples: [
+      { line: 'carrel image import alpine rootfs.tar.gz', doc: 'the format is in the name' },
+      { line: 'carrel image import lab-disk disk.img --format qcow2', doc: 'here it is not' },
+    ],
+    load: async () => (await import('../commands/images.ts')).imageImport,
+  },
+  {
+    path: 'image export',
+    doc: 'write an image to a file: an archive, or a disk that stands alone',
+    arguments: [
+      image,
+      {
+        name: 'file',
+        doc: 'where to; - for standard output; NAME.FORMAT unless given',
+        optional: true,
+        complete: 'file',
+      },
+    ],
+    options: [
+      {
+        flags: '--format <format>',
+        doc: 'tar, or qcow2 for a disk, unless given',
+        choices: ['tar', 'tar.gz', 'tar.zst', 'qcow2', 'raw'],
       },
     ],
     remote: true,
-    examples: [{ line: 'carrel image import alpine rootfs.tar.gz', doc: 'the format is in the name' }],
-    load: async () => (await import('../commands/images.ts')).imageImport,
+    examples: [
+      {
+        line: 'carrel image export tiny',
+        doc: 'tiny.qcow2; boot it: qemu-system-x86_64 -m 512 -hda tiny.qcow2 -nographic',
+      },
+      { line: 'carrel image export busybox - --format tar.gz', doc: 'to standard output' },
+    ],
+    load: async () => (await import('../commands/images.ts')).imageExport,
   },
   {
     path: 'image rm',

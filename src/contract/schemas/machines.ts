@@ -240,4 +240,15 @@ export const image = z.strictObject({
 export type Image = z.infer<typeof image>;
 
 export const newImage = z.strictObject({ recipe: name });
-export const importedImage = z.strictObject({ name, format: z.enum(['tar', 'tar.gz', 'tar.zst']) });
+/** Of a root file system, or of a disk; always stated, never found out by looking. */
+export const imageFormat = z.enum(['tar', 'tar.gz', 'tar.zst', 'qcow2', 'raw']);
+export const importedImage = z.strictObject({
+  name,
+  format: imageFormat,
+  /** In hex; when given, nothing reads the bytes before they are all there and it is right. */
+  sha256: z
+    .string()
+    .regex(/^[0-9a-f]{64}$/)
+    .optional(),
+});
+export const exportedImage = z.strictObject({ format: imageFormat });

@@ -146,6 +146,7 @@ const expected: Readonly<Record<Operation, Line>> = {
   listImages: signedIn,
   buildImage: administrators,
   importImage: administrators,
+  exportImage: administrators,
   getImage: signedIn,
   removeImage: administrators,
   listNetworks: signedIn,

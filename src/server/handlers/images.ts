@@ -8,7 +8,7 @@ import { decodeCursor, pageOf } from '#contract/page.ts';
 
 type ImageRoutes = Pick<
   typeof machineRoutes,
-  'listImages' | 'buildImage' | 'importImage' | 'getImage' | 'removeImage'
+  'listImages' | 'buildImage' | 'importImage' | 'exportImage' | 'getImage' | 'removeImage'
 >;
 
 export function imageHandlers({
@@ -34,7 +34,21 @@ export function imageHandlers({
       return acceptedAnswer(db, jobId, id);
     },
     async importImage({ query, bytes }, { actor, signal }) {
-      return registry.import(actor, { ...query, source: bytes, signal });
+      return registry.import(actor, { ...query, sha256: query.sha256, source: bytes, signal });
+    },
+    async exportImage({ params, query }) {
+      const chunks = (await registry.export(params.image, query.format))[Symbol.asyncIterator]();
+      return new ReadableStream<Uint8Array>({
+        async pull(controller) {
+          const next = await chunks.next();
+          if (next.done === true) controller.close();
+          else controller.enqueue(next.value);
+        },
+        // What was made for the download goes when it is broken off.
+        async cancel() {
+          await chunks.return?.();
+        },
+      });
     },
     async getImage({ params }) {
       return registry.get(params.image);

@@ -14,7 +14,7 @@ import { acceptedAnswer } from './job-view.ts';
 
 type Routes = Omit<
   typeof machineRoutes,
-  'listImages' | 'buildImage' | 'importImage' | 'getImage' | 'removeImage'
+  'listImages' | 'buildImage' | 'importImage' | 'exportImage' | 'getImage' | 'removeImage'
 >;
 
 /** A file travels through memory; the route's own limit is the same. */
