@@ -5,7 +5,7 @@ import { test } from 'node:test';
 import { WebSocketServer, type WebSocket } from 'ws';
 import { decodeMessage, encodeMessage } from '#contract/stream.ts';
 import { openStream } from './stream.ts';
-import { escapeByte, splitAtEscape } from './terminal.ts';
+import { parseEscape, splitAtEscape } from './terminal.ts';
 
 interface Peer extends AsyncDisposable {
   readonly url: URL;
@@ -117,8 +117,20 @@ test('leaving ends the stream and not the program', async () => {
 });
 
 test('Ctrl-] is ours, what was typed before it is the program’s', () => {
-  const { before, left } = splitAtEscape(Uint8Array.of(108, 115, escapeByte, 120));
+  const { before, left } = splitAtEscape(Uint8Array.of(108, 115, 0x1d, 120));
   assert.equal(left, true);
   assert.deepEqual([...before], [108, 115]);
   assert.equal(splitAtEscape(Uint8Array.of(108)).left, false);
+});
+
+test('another key may leave, and then Ctrl-] is the program’s', () => {
+  for (const text of ['^A', '^a', 'ctrl-a', 'Ctrl-A'])
+    assert.deepEqual(parseEscape(text), { byte: 1, name: 'Ctrl-A' });
+  assert.deepEqual(parseEscape('^]'), { byte: 0x1d, name: 'Ctrl-]' });
+  assert.equal(parseEscape('none'), undefined);
+  const key = parseEscape('^A');
+  assert.ok(key);
+  assert.deepEqual(splitAtEscape(Uint8Array.of(0x1d, 1), key), { before: Uint8Array.of(0x1d), left: true });
+  for (const wrong of ['', 'x', '^', '^1', '^AB', 'A'])
+    assert.throws(() => parseEscape(wrong), { code: 'invalid_request' }, wrong);
 });

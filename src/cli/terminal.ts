@@ -1,14 +1,33 @@
-/** Our terminal, given to a program elsewhere: raw keys, its size, and Ctrl-] to leave. */
+/** Our terminal, given to a program elsewhere: raw keys, its size, and a key to leave, Ctrl-] unless told otherwise. */
 import { CarrelError } from '#base/errors.ts';
 import type { ProgramEnd } from '#contract/schemas/machines.ts';
 import { openStream } from './stream.ts';
 
-/** Ctrl-], as telnet has it: rarely typed, and it cannot be taken from us by the program. */
-export const escapeByte = 0x1d;
+/** The key that leaves. It cannot be taken from us by the program. */
+export interface EscapeKey {
+  readonly byte: number;
+  /** `Ctrl-]` */
+  readonly name: string;
+}
+
+/** As telnet has it: rarely typed. */
+const usualEscape: EscapeKey = { byte: 0x1d, name: 'Ctrl-]' };
+
+/** `^]`, `^A`, `Ctrl-A`; `none` gives undefined: every key is the program's. */
+export function parseEscape(text: string): EscapeKey | undefined {
+  if (text === 'none') return undefined;
+  const key = /^(?:\^|ctrl-)([a-z@[\\\]^_])$/i.exec(text)?.[1]?.toUpperCase();
+  if (key === undefined)
+    throw new CarrelError('invalid_request', `--escape wants a control key such as ^], or none, not ${text}`);
+  return { byte: (key.codePointAt(0) ?? 0) & 0x1f, name: `Ctrl-${key}` };
+}
 
 /** What was typed before the escape key, and whether it was pressed. */
-export function splitAtEscape(bytes: Uint8Array): { before: Uint8Array; left: boolean } {
-  const at = bytes.indexOf(escapeByte);
+export function splitAtEscape(
+  bytes: Uint8Array,
+  escape: EscapeKey = usualEscape,
+): { before: Uint8Array; left: boolean } {
+  const at = bytes.indexOf(escape.byte);
   return at < 0 ? { before: bytes, left: false } : { before: bytes.subarray(0, at), left: true };
 }
 
@@ -17,6 +36,8 @@ export interface TerminalOptions {
   readonly token?: string | undefined;
   readonly from?: number | undefined;
   readonly readOnly?: boolean;
+  /** undefined: none. */
+  readonly escape?: EscapeKey | undefined;
   /** Without a terminal on our side: bytes in, bytes out. */
   readonly raw?: boolean;
   readonly say: (text: string) => void;
@@ -27,6 +48,7 @@ export async function runTerminal(
   options: TerminalOptions,
 ): Promise<{ end: ProgramEnd | undefined; left: boolean }> {
   const { url, token, from, readOnly = false, raw = process.stdin.isTTY, say } = options;
+  const escape = 'escape' in options ? options.escape : usualEscape;
   let left = false;
   const stream = openStream({
     url,
@@ -36,10 +58,16 @@ export async function runTerminal(
       new Promise<void>((resolve, reject) => {
         process.stdout.write(bytes, (error) => (error ? reject(error) : resolve()));
       }),
-    state: (state) => say(state === 'lost' ? '\r\n[connection lost, trying again; Ctrl-] leaves]' : ''),
+    state: (state) =>
+      say(
+        state === 'lost'
+          ? `\r\n[connection lost, trying again${escape ? `; ${escape.name} leaves` : ''}]`
+          : '',
+      ),
   });
   const onInput = (chunk: Buffer): void => {
-    const { before, left: leave } = raw ? splitAtEscape(chunk) : { before: chunk, left: false };
+    const { before, left: leave } =
+      raw && escape ? splitAtEscape(chunk, escape) : { before: chunk, left: false };
     if (before.length > 0 && !readOnly) stream.input(before);
     if (!leave) return;
     left = true;

@@ -1,4 +1,4 @@
-/** Images and networks. */
+/** Images. */
 import { createReadStream, createWriteStream } from 'node:fs';
 import { rm, stat } from 'node:fs/promises';
 import { Readable } from 'node:stream';
@@ -121,23 +121,5 @@ export const imageRemove: Action = async ({ args, out, connect }) => {
   const image = args.word('image');
   await client.removeImage({ params: { image } });
   out.result({ image, removed: true }, () => `${image} is removed.`);
-  return undefined;
-};
-
-export const networkList: Action = async ({ out, connect }) => {
-  const { client } = await connect();
-  const networks = await all((page) => client.listNetworks({ params: {}, query: page }));
-  out.table(
-    networks,
-    [
-      { head: 'NAME', cell: (network) => network.name },
-      { head: 'RANGE', cell: (network) => network.cidr },
-      { head: 'GATEWAY', cell: (network) => network.gateway },
-      { head: 'BRIDGE', cell: (network) => network.bridge },
-      { head: 'NAT', cell: (network) => (network.nat ? 'yes' : 'no') },
-      { head: 'ADDRESSES', cell: (network) => network.addresses, align: 'right' },
-    ],
-    'no networks',
-  );
   return undefined;
 };

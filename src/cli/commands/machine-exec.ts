@@ -6,7 +6,7 @@ import type { Exec } from '#contract/schemas/machines.ts';
 import type { Connection } from '../connection.ts';
 import { describeEnd, statusOf } from '../program-end.ts';
 import type { Action, Context } from '../spec.ts';
-import { needTerminal, runTerminal, terminalSize } from '../terminal.ts';
+import { needTerminal, parseEscape, runTerminal, terminalSize } from '../terminal.ts';
 
 async function findOrStart({ args }: Context, { client }: Connection, machine: string): Promise<Exec> {
   const attach = args.option('attach');
@@ -60,12 +60,14 @@ export const machineExec: Action = async (context) => {
 export const machineConsole: Action = async ({ args, out, connect }) => {
   const connection = await connect();
   const machine = args.word('machine');
-  out.note(`Console of ${machine}. Ctrl-] leaves.`);
+  const escape = parseEscape(args.option('escape') ?? '^]');
+  out.note(`Console of ${machine}. ${escape ? `${escape.name} leaves.` : 'No key leaves.'}`);
   const { left } = await runTerminal({
     url: urlOf(connection.url, api.attachConsole, { params: { machine } }),
     token: connection.token,
     from: args.number('from'),
     readOnly: args.flag('readOnly'),
+    escape,
     say: (text) => out.note(text),
   });
   out.note(left ? '\r\nLeft.' : '\r\nThe console has ended.');

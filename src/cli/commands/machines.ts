@@ -1,7 +1,9 @@
 /** Machines: make, list, look. */
+import { readFile } from 'node:fs/promises';
 import { CarrelError } from '#base/errors.ts';
 import { formatDuration, formatSize } from '#base/units.ts';
-import { limits, machineState, type Machine } from '#contract/schemas/machines.ts';
+import { faultOfKey } from '#contract/schemas/keys.ts';
+import { driverName, machineState, type Machine, type Runtime } from '#contract/schemas/machines.ts';
 import type { Action } from '../spec.ts';
 import { linesOfFile } from './script.ts';
 import type { Column } from '../ui/table.ts';
@@ -9,7 +11,12 @@ import type { Output } from '../ui/output.ts';
 import { all, waitForJob } from '../waiting.ts';
 
 function stateOf(machine: Machine): string {
-  return machine.activity ?? machine.state;
+  return machine.activity ?? (machine.asleep ? 'asleep' : machine.state);
+}
+
+/** `qemu/tcg`: how a virtual machine runs is part of what it is. */
+function kindOf({ driver, runtime }: Machine): string {
+  return runtime?.accelerator ? `${driver}/${runtime.accelerator}` : driver;
 }
 
 function columns(out: Output): Column<Machine>[] {
@@ -18,6 +25,7 @@ function columns(out: Output): Column<Machine>[] {
     { head: 'STATE', cell: stateOf, paint: out.state },
     { head: 'ADDRESS', cell: (machine) => machine.address },
     { head: 'IMAGE', cell: (machine) => machine.image },
+    { head: 'RUNS AS', cell: (machine) => kindOf(machine) },
     { head: 'OWNER', cell: (machine) => machine.owner },
     { head: 'CPUS', cell: (machine) => machine.limits.cpus, align: 'right' },
     { head: 'MEMORY', cell: (machine) => formatSize(machine.limits.memoryBytes), align: 'right' },
@@ -26,6 +34,9 @@ function columns(out: Output): Column<Machine>[] {
 }
 
 export function renderMachine(machine: Machine, out: Output): string {
+  const runtime = machine.runtime ? describeRuntime(machine.runtime) : undefined;
+  const rate =
+    machine.bytesPerSecond === null ? '' : `, at most ${formatSize(machine.bytesPerSecond)}/s each way`;
   const labels = Object.entries(machine.labels).map(([key, value]) => `${key}=${value}`);
   return [
     `${out.paint('bold', machine.name)}  ${out.state(stateOf(machine))}`,
@@ -37,6 +48,8 @@ export function renderMachine(machine: Machine, out: Output): string {
       : []),
     `id          ${machine.id}, owner ${machine.owner}`,
     `image       ${machine.image} (${machine.driver})`,
+    ...(runtime === undefined ? [] : [`runs        ${runtime}`]),
+    ...(machine.network === null ? [] : [`network     ${machine.network}${rate}`]),
     `address     ${machine.address ?? '-'}${machine.mac ? `, ${machine.mac}` : ''}`,
     `limits      ${machine.limits.cpus} cpus, ${formatSize(machine.limits.memoryBytes)} memory, ${machine.limits.processes} processes, ${formatSize(machine.limits.diskBytes)} disk`,
     ...(labels.length > 0 ? [`labels      ${labels.join(', ')}`] : []),
@@ -44,11 +57,43 @@ export function renderMachine(machine: Machine, out: Output): string {
   ].join('\n');
 }
 
+/** In which words its speed is explained: nothing for a container, whose programs run as the host's own. */
+export function describeRuntime({ accelerator, startedFrom, note }: Runtime): string | undefined {
+  if (accelerator === null) return undefined;
+  const how = accelerator === 'kvm' ? 'virtualized (KVM)' : 'emulated (TCG)';
+  const from = startedFrom === 'template' ? 'from a template' : 'booted from its disk';
+  return `${how}, ${from}${note === null ? '' : `: ${note}`}`;
+}
+
+/** The public keys in files as ssh-keygen writes them; lines that are empty or comments do not count. */
+async function keysOf(files: readonly string[]): Promise<string[]> {
+  const keys: string[] = [];
+  for (const file of files) {
+    const lines = (await readFile(file, 'utf8')).split('\n').map((line) => line.trim());
+    const found = lines.filter((line) => line !== '' && !line.startsWith('#'));
+    for (const line of found) {
+      const fault = faultOfKey(line);
+      if (fault !== undefined)
+        throw new CarrelError('invalid_request', `${file} is not a public key: ${fault}`, {
+          hint: 'name the file that ends with .pub',
+        });
+    }
+    keys.push(...found);
+  }
+  return keys;
+}
+
 export const machineNew: Action = async ({ args, out, connect }) => {
   const name = args.word('name');
   const image = args.option('image');
   const course = args.option('course');
   const ttl = args.duration('ttl');
+  const driver = driverName.optional().parse(args.option('driver'));
+  const network = args.option('network');
+  const networkNumber = args.number('number');
+  const rate = args.size('rate');
+  const idleFreeze = args.duration('idleFreeze');
+  const sshKeys = await keysOf(args.many('sshKey'));
   const starter = args.option('starter');
   const lines = starter === undefined ? undefined : await linesOfFile(starter);
   const wanted = {
@@ -57,18 +102,21 @@ export const machineNew: Action = async ({ args, out, connect }) => {
     processes: args.number('processes'),
     diskBytes: args.size('disk'),
   };
-  const chosen = limits
-    .partial()
-    .parse(Object.fromEntries(Object.entries(wanted).filter(([, value]) => value !== undefined)));
   const { client } = await connect();
   const { job, id } = await client.createMachine(
     {
       params: {},
       body: {
         name,
-        limits: chosen,
+        limits: wanted,
         labels: args.pairs('label'),
         start: !args.flag('stopped'),
+        sshKeys,
+        ...(driver && { driver }),
+        ...(network !== undefined && { network }),
+        ...(networkNumber !== undefined && { networkNumber }),
+        ...(rate !== undefined && { bytesPerSecond: rate }),
+        ...(idleFreeze !== undefined && { idleFreezeSeconds: Math.round(idleFreeze / 1000) }),
         ...(image !== undefined && { image }),
         ...(course !== undefined && { course }),
         ...(lines && { starter: { lines } }),

@@ -4,7 +4,9 @@ import { cloudCommands } from './cloud.ts';
 import { courseCommands } from './courses.ts';
 import { labCommands } from './labs.ts';
 import { machineCommands } from './machines.ts';
+import { networkCommands } from './networks.ts';
 import { reachCommands } from './reach.ts';
+import { snapshotCommands } from './snapshots.ts';
 import { systemCommands } from './system.ts';
 import { templateCommands } from './templates.ts';
 
@@ -18,6 +20,7 @@ export const groups: readonly GroupSpec[] = [
   { name: 'grade', doc: 'marks with their reasons' },
   { name: 'regrade', doc: 'grade again, see the difference, undo' },
   { name: 'machine', alias: 'm', doc: 'machines with root' },
+  { name: 'snapshot', doc: 'what the disk of a machine was' },
   { name: 'forward', doc: 'ports of the host that lead into machines' },
   { name: 'script', doc: 'lines run inside machines, with what came of each' },
   { name: 'oscloud', doc: 'the records behind the OS-Cloud routes' },
@@ -32,6 +35,8 @@ export const commands: readonly CommandSpec[] = [
   ...courseCommands,
   ...labCommands,
   ...machineCommands,
+  ...snapshotCommands,
+  ...networkCommands,
   ...reachCommands,
   ...templateCommands,
   ...systemCommands,

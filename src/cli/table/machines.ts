@@ -24,11 +24,26 @@ export const machineCommands: readonly CommandSpec[] = [
     arguments: [{ name: 'name', doc: 'a-z, 0-9 and dashes' }],
     options: [
       { flags: '-i, --image <name>', doc: 'what it starts from (debian-12)' },
+      {
+        flags: '--driver <kind>',
+        doc: 'a container, or a virtual machine with a kernel of its own (container)',
+        choices: ['container', 'qemu'],
+      },
       { flags: '--course <course>', doc: 'its staff can see and use it' },
       { flags: '--cpus <n>', doc: 'cores (1)' },
       { flags: '--memory <size>', doc: '512M' },
       { flags: '--processes <n>', doc: '512' },
       { flags: '--disk <size>', doc: 'what may be written (2G)' },
+      { flags: '--network <name>', doc: 'where it is put (default)' },
+      { flags: '--number <n>', doc: 'its subnet, in a network with the routed layout (the lowest free one)' },
+      { flags: '--rate <size>', doc: 'what it may send and receive in a second, each (as much as there is)' },
+      {
+        flags: '--ssh-key <file>',
+        doc: 'a public key that opens root’s account',
+        many: true,
+        complete: 'file',
+      },
+      { flags: '--idle-freeze <time>', doc: 'freeze it when idle for so long; it wakes when wanted' },
       { flags: '--label <key=value>', doc: 'for finding it again', many: true },
       { flags: '--ttl <time>', doc: 'delete it after this time' },
       { flags: '--stopped', doc: 'do not start it' },
@@ -43,6 +58,10 @@ export const machineCommands: readonly CommandSpec[] = [
     examples: [
       { line: 'carrel machine new web', doc: 'Debian with root, ready when the command returns' },
       { line: 'carrel m new tiny --image busybox --memory 64M --ttl 2h', doc: 'small, for two hours' },
+      {
+        line: 'carrel m new vm --driver qemu --image tiny --disk 2G --ssh-key ~/.ssh/id_ed25519.pub',
+        doc: 'a virtual machine, open to your key',
+      },
     ],
     load: async () => (await import('../commands/machines.ts')).machineNew,
   },
@@ -125,6 +144,7 @@ export const machineCommands: readonly CommandSpec[] = [
     doc: 'the machine’s console, with what it said before; Ctrl-] leaves',
     arguments: [machine],
     options: [
+      { flags: '--escape <key>', doc: 'the key that leaves: ^], ^A, ... or none (^])' },
       { flags: '--read-only', doc: 'look, type nothing' },
       { flags: '--from <byte>', doc: 'start at this offset' },
     ],

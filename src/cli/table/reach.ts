@@ -11,6 +11,7 @@ export const reachCommands: readonly CommandSpec[] = [
     arguments: [machine],
     options: [
       { flags: '--telnet <address>', doc: 'serve it there, for example 127.0.0.1:10002' },
+      { flags: '--escape <key>', doc: 'the key that leaves: ^], ^A, ... or none (^])' },
       { flags: '--read-only', doc: 'look, type nothing' },
       { flags: '--from <byte>', doc: 'start at this offset' },
     ],

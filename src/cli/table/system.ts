@@ -3,7 +3,7 @@ import type { CommandSpec } from '../spec.ts';
 const image = { name: 'image', doc: 'name or id' } as const;
 const job = { name: 'job', doc: 'its id (j-...)' } as const;
 
-/** Images, networks, jobs, events, and the local tools. */
+/** Images, jobs, events, and the local tools. */
 export const systemCommands: readonly CommandSpec[] = [
   {
     path: 'image build',
@@ -94,13 +94,6 @@ export const systemCommands: readonly CommandSpec[] = [
     remote: true,
     examples: [{ line: 'carrel image rm alpine', doc: 'remove it' }],
     load: async () => (await import('../commands/images.ts')).imageRemove,
-  },
-  {
-    path: 'network ls',
-    doc: 'list networks',
-    remote: true,
-    examples: [{ line: 'carrel network ls', doc: 'ranges and gateways' }],
-    load: async () => (await import('../commands/images.ts')).networkList,
   },
   {
     path: 'job ls',

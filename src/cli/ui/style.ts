@@ -21,6 +21,7 @@ const stateColours: Readonly<Record<string, Colour>> = {
   degraded: 'yellow',
   partial: 'yellow',
   paused: 'yellow',
+  asleep: 'dim',
   queued: 'yellow',
   building: 'yellow',
   unproven: 'yellow',
