@@ -176,8 +176,9 @@ export async function startKept(
 export async function adoptKept(directory: string): Promise<Kept | undefined> {
   const paths = keptPaths(directory);
   if (!existsSync(paths.lock) || !isLocked(paths.lock)) return undefined;
-  const record = runningSchema.safeParse(parseJsonFile(paths.report));
   const link = await attach(paths.socket);
+  // after the attachment: a keeper that has only just begun writes first who its process is, and answers then
+  const record = runningSchema.safeParse(parseJsonFile(paths.report));
   const { pid, startTime } = link;
   const known = record.success && record.data.pid === pid && record.data.start_time === startTime;
   if (pid === undefined || !known || statOf(pid)?.startTime !== startTime) {

@@ -3,7 +3,6 @@
  * soon after nobody does. A virtio port has one client, and another process (a worker that stops the machine) may be
  * waiting for its turn.
  */
-import { sleep } from '#base/deadline.ts';
 import type { Terminal } from '../../driver.ts';
 import type { Agent } from './agent/agent.ts';
 import { connectAgent } from './agent/client.ts';
@@ -19,7 +18,7 @@ export interface Agents {
   use<T>(directory: string, work: (agent: Agent) => Promise<T>, options?: { limitMs?: number }): Promise<T>;
   /** A terminal that needs the connection until it is closed. */
   terminal(directory: string, open: (agent: Agent) => Promise<Terminal>): Promise<Terminal>;
-  /** Ends the connection to a machine that is let go of; who still uses it is told. */
+  /** Ends the connection now, whoever uses it: its machine has ended, or must not be spoken with any more. */
   drop(directory: string): void;
 }
 
@@ -56,9 +55,10 @@ export function createAgents(): Agents {
   const leave = (directory: string, entry: Held): void => {
     entry.users -= 1;
     if (entry.users > 0) return;
-    void sleep(idleMs).then(() => {
+    const close = (): void => {
       if (entry.users === 0) forget(directory, entry);
-    });
+    };
+    setTimeout(close, idleMs).unref();
   };
 
   return {

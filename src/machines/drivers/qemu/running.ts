@@ -96,9 +96,6 @@ export function runningVm(
       return password;
     },
     stats: () => observeVm(spec, group.usage(), fabric),
-    release() {
-      agents.drop(directory);
-      kept.close();
-    },
+    release: () => kept.close(),
   };
 }

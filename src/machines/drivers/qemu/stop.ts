@@ -25,9 +25,7 @@ export async function stopVm(parts: StopParts, { graceMs }: { graceMs: number })
   const over = kept.ended().then(() => true as const);
   if (graceMs > 0) await orderly(parts, graceMs, over);
   if (!(await hasEnded(over, 0))) {
-    await swallow(
-      withQmp(directory, (qmp) => qmp.execute('quit', {}, nothing, { limitMs: quitMs }), { limitMs: quitMs }),
-    );
+    await tell(directory, 'quit', quitMs);
     if (!(await hasEnded(over, quitMs))) await kept.kill();
   }
   await keeperEnd(directory);
@@ -39,28 +37,30 @@ async function orderly(
   over: Promise<true>,
 ): Promise<void> {
   const end = performance.now() + graceMs;
-  const left = (): number => Math.max(0, end - performance.now());
-  // one that is paused hears nothing
-  await swallow(withQmp(directory, (qmp) => qmp.execute('cont', {}, nothing), { limitMs: graceMs }));
-  const asked =
-    hasAgent &&
-    (await swallow(agents.use(directory, (agent) => agent.powerOff(), { limitMs: left() * agentShare })));
-  if (asked && (await hasEnded(over, left() * agentShare))) return;
+  const left = (): number => Math.max(1, end - performance.now());
+  const half = graceMs * agentShare;
+  await tell(directory, 'cont', half); // one that is paused hears nothing
+  const asking = (): Promise<void> => agents.use(directory, (agent) => agent.powerOff(), { limitMs: half });
+  const asked = hasAgent && (await succeeds(within(half, "the machine's agent to power off", asking())));
+  if (asked && (await hasEnded(over, left() - half))) return;
   // needs somebody in the guest who listens to the button
-  await swallow(
-    withQmp(directory, (qmp) => qmp.execute('system_powerdown', {}, nothing), { limitMs: left() }),
-  );
+  await tell(directory, 'system_powerdown', left());
   await hasEnded(over, left());
 }
 
 async function hasEnded(over: Promise<true>, ms: number): Promise<boolean> {
-  return Promise.race([over, sleep(ms).then(() => false)]);
+  return Promise.race([over, sleep(Math.max(0, ms)).then(() => false)]);
 }
 
-/** A step on the way to the plug that fails is followed by the next one; did it succeed? */
-async function swallow(work: Promise<unknown>): Promise<boolean> {
+/** A command of QMP without an answer worth waiting for longer than that. */
+async function tell(directory: string, command: string, limitMs: number): Promise<boolean> {
+  return succeeds(withQmp(directory, (qmp) => qmp.execute(command, {}, nothing, { limitMs }), { limitMs }));
+}
+
+/** A step on the way to the plug that fails is followed by the next one. */
+async function succeeds(work: Promise<unknown>): Promise<boolean> {
   try {
-    await within(60_000, 'a step of stopping', work);
+    await work;
     return true;
   } catch (error) {
     if (!isCarrelError(error)) throw error;

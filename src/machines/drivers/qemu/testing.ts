@@ -1,5 +1,5 @@
 /** What the tests of virtual machines share: the driver on this host, in a network namespace of its own, with the image `tiny`. */
-import { randomBytes } from 'node:crypto';
+import { randomBytes, randomInt } from 'node:crypto';
 import { existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -59,6 +59,8 @@ export async function makeVmBed(): Promise<VmBed> {
   stack.defer(async () => {
     for (const id of await driver.traces()) await driver.sweep(id);
   });
+  // others may be testing on this host at the same time: each has users of its own
+  const firstSlot = randomInt(10_000, 60_000);
   let made = 0;
   const resources = stack.move();
   return {
@@ -78,7 +80,7 @@ export async function makeVmBed(): Promise<VmBed> {
         directory: join(machines, id),
         image: image.hash,
         limits: { cpus: 1, memoryBytes: 128 * 2 ** 20, processes: 64, diskBytes: 512 * 2 ** 20 },
-        uidSlot: 20_000 + made,
+        uidSlot: firstSlot + made,
         network: {
           name: 'default',
           address,
