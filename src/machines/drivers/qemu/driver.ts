@@ -1,9 +1,9 @@
 /** Virtual machines: QEMU in a jail of its own, hanging off its own keeper, with a disk in layers over a shared image. */
 import { mkdir, rm } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { CarrelError, isCarrelError } from '#base/errors.ts';
 import { isLocked } from '#host/flock.ts';
-import { adoptKept, keptPaths } from '#isolate/kept.ts';
+import { adoptKept, type Kept, keptPaths } from '#isolate/kept.ts';
 import type { Driver, MachineSpec, RunningMachine } from '../../driver.ts';
 import { killKept, lastEnd, reach, removeDirectory, tidyKept, tracesOf } from '../kept.ts';
 import type { DriverHost } from '../table.ts';
@@ -12,21 +12,29 @@ import { createAgents } from './agents.ts';
 import { copyDisk, dropDiskSnapshot, makeDisk, restoreDisk, snapshotDisk } from './disk/disk.ts';
 import type { DiskFiles } from './disk/files.ts';
 import { secretsOf } from './identity.ts';
-import { openRunning, runningVm, type RunningParts } from './running.ts';
+import { openRunning, runningVm } from './running.ts';
 import { readRuntime } from './runtime.ts';
 import { qemuUid, vmPaths } from './spec.ts';
-import { launchQemu, type QemuParts, requireDiskImage } from './start.ts';
+import { launchQemu, requireDiskImage } from './start.ts';
+import type { CloneParts } from './template/clone.ts';
+import { TemplateStore } from './template/files.ts';
+import { openTemplateMemory } from './template/memory.ts';
+import { createTemplating } from './template/service.ts';
 import { validateVm } from './validate.ts';
 
 /** Sectors: a disk ends with a whole one. */
 const sectorBytes = 512;
 
 export function createQemuDriver(host: DriverHost): Driver {
-  const parts: QemuParts & RunningParts = {
+  const parts: CloneParts = {
     ...host,
     acceleration: createAcceleration(),
     agents: createAgents(),
+    // on the file system of the machines, which hold the disks of templates by links
+    store: new TemplateStore(join(dirname(host.directory), 'templates')),
+    memory: openTemplateMemory(),
   };
+  const templating = createTemplating(parts);
   const filesOf = async (spec: MachineSpec): Promise<DiskFiles> => ({
     directory: spec.directory,
     uid: qemuUid(spec),
@@ -34,6 +42,8 @@ export function createQemuDriver(host: DriverHost): Driver {
     image: (await requireDiskImage(spec, host)).path,
   });
   const adopt = async (spec: MachineSpec): Promise<RunningMachine | undefined> => {
+    await templating.settle(spec);
+    if (templating.isWaiting(spec)) return undefined; // it is nobody's machine yet
     const kept = await reach(spec, adoptKept);
     if (!kept) return undefined;
     try {
@@ -46,8 +56,14 @@ export function createQemuDriver(host: DriverHost): Driver {
       throw error;
     }
   };
+  /** `note`: why it is not a copy of one that has booted. */
+  const bootNow = async (spec: MachineSpec, files: DiskFiles, note: string | null): Promise<Kept> => {
+    if (!spec.source) await makeDisk(files, spec.image); // what was left of a copy is gone
+    return launchQemu(spec, parts, { note });
+  };
   return {
     name: 'qemu',
+    templates: templating,
     capabilities: {
       pause: true,
       run: true,
@@ -72,7 +88,9 @@ export function createQemuDriver(host: DriverHost): Driver {
     async start(spec) {
       const running = await adopt(spec);
       if (running) return running;
-      const kept = await launchQemu(spec, parts);
+      const files = await filesOf(spec);
+      const copy = await templating.start(spec, files);
+      const kept = typeof copy === 'object' ? copy : await bootNow(spec, files, copy ?? null);
       const runtime = await readRuntime(spec.directory);
       if (!runtime) throw new CarrelError('internal', 'a machine was started and nothing tells how');
       return runningVm(kept, spec, runtime, parts);

@@ -28,6 +28,8 @@ export interface JailSpec {
   /** Character devices below /dev besides the harmless ones. */
   readonly devices: readonly string[];
   readonly files: readonly JailFile[];
+  /** It opens a descriptor by its name in /proc, which shows nothing but QEMU itself. */
+  readonly proc: boolean;
   /** Descriptors for the program: the n-th that comes along is number 3 + n. */
   readonly descriptors: number;
   readonly argv: readonly string[];
@@ -56,7 +58,7 @@ function place({ source, target, kind, writable = false }: JailFile): Operation[
 
 /** Everything of the plan; see `startKept`. */
 export function jailPlan(jail: JailSpec, group: Group): Operation[] {
-  const { directory, root, uid, groups, devices, files, descriptors, argv } = jail;
+  const { directory, root, uid, groups, devices, files, proc, descriptors, argv } = jail;
   return [
     ...keptOperations(directory, group),
     op.sessionPrivate(),
@@ -70,6 +72,7 @@ export function jailPlan(jail: JailSpec, group: Group): Operation[] {
     op.dev(['null', 'zero', 'random', 'urandom', ...devices]),
     op.mkdir('/dev/pts', 0o755),
     op.mount('devpts', '/dev/pts', ['nosuid', 'noexec'], 'newinstance,ptmxmode=0666,mode=0620'),
+    ...(proc ? [op.mkdir('/proc', 0o555), op.mount('proc', '/proc', ['nosuid', 'nodev', 'noexec'])] : []),
     ...files.flatMap(place),
     ...Array.from({ length: descriptors }, (_, index) => op.descriptor(3 + index, index)),
     op.pty(24, 80),

@@ -7,6 +7,9 @@ import { chmod, chown, constants, copyFile, mkdir, open, rename, rm } from 'node
 import { existsSync } from 'node:fs';
 import { sleep } from '#base/deadline.ts';
 import { CarrelError } from '#base/errors.ts';
+import { tapOf } from '#fabric/fabric.ts';
+import { openTap } from '#fabric/tap.ts';
+import type { Fd } from '#host/fds.ts';
 import { listenUnix } from '#host/unix.ts';
 import type { Image } from '#images/layout.ts';
 import { type Kept, startKept } from '#isolate/kept.ts';
@@ -47,6 +50,10 @@ export interface Launch {
   readonly files: readonly JailFile[];
   /** Descriptors for QEMU, from number 6 on; they stay the caller's. */
   readonly fds: readonly number[];
+  /** `loose`: a wire whose other end lies on the floor; not a frame goes anywhere, nothing needs an address. */
+  readonly cable: 'plugged' | 'loose';
+  /** The machine is told who it is by its RAM disk. Else the one that is told otherwise must not be told again. */
+  readonly seeded: boolean;
   readonly startedFrom: 'image' | 'template';
   /** Why it was not started faster; null: what the accelerator has to say. */
   readonly note: string | null;
@@ -57,11 +64,13 @@ const coldBoot: Launch = {
   incoming: false,
   files: [],
   fds: [],
+  cable: 'plugged',
+  seeded: true,
   startedFrom: 'image',
   note: null,
 };
 
-type DiskImage = Image & { readonly disk: NonNullable<Image['disk']> };
+export type DiskImage = Image & { readonly disk: NonNullable<Image['disk']> };
 
 /** The image of a machine, which is a disk. */
 export async function requireDiskImage(
@@ -108,15 +117,8 @@ export async function launchQemu(
     note: launch.note ?? acceleration.note,
     agent: image.disk.agent,
   });
-  const boot = await bootOf(spec, image, uid);
-  const { fd: tap } = await fabric.plugTap({
-    machineId: id,
-    address: network.address,
-    mac: network.mac,
-    owner: spec.ownerId,
-    network: network.name,
-    bytesPerSecond: network.bytesPerSecond,
-  });
+  const boot = await bootOf(spec, image, { uid, seeded: launch.seeded });
+  const tap = launch.cable === 'loose' ? openTap(tapOf(id)) : await plugged(spec, fabric);
   try {
     using qmp = listenUnix(paths.qmp);
     using agent = listenUnix(paths.agent);
@@ -141,7 +143,7 @@ export async function launchQemu(
     const files: JailFile[] = [
       { source: image.path, target: '/image/disk.qcow2', kind: 'file' },
       ...(boot ? [{ source: boot.kernel, target: '/image/kernel', kind: 'file' } as const] : []),
-      ...(boot ? [{ source: paths.initrd, target: '/machine/initrd', kind: 'file' } as const] : []),
+      ...(boot ? [{ source: boot.initrd, target: '/machine/initrd', kind: 'file' } as const] : []),
       { source: paths.disk, target: '/machine/disk', kind: 'directory', writable: true },
       ...launch.files,
     ];
@@ -161,6 +163,7 @@ export async function launchQemu(
               groups,
               devices: accelerator === 'kvm' ? ['kvm'] : [],
               files,
+              proc: launch.memory !== null,
               descriptors: fds.length,
               argv: [qemuProgram, ...argv],
             },
@@ -176,20 +179,37 @@ export async function launchQemu(
 }
 
 /** Memory comes in pages. */
-const wholePages = (bytes: number): number => Math.floor(bytes / 4096) * 4096;
+export const wholePages = (bytes: number): number => Math.floor(bytes / 4096) * 4096;
+
+/** The wire in the machine's network. */
+async function plugged({ id, ownerId, network }: MachineSpec, fabric: DriverHost['fabric']): Promise<Fd> {
+  const { address, mac, name, bytesPerSecond } = network;
+  const { fd } = await fabric.plugTap({
+    machineId: id,
+    address,
+    mac,
+    owner: ownerId,
+    network: name,
+    bytesPerSecond,
+  });
+  return fd;
+}
 
 interface Boot {
   readonly kernel: string;
+  readonly initrd: string;
   readonly append: string;
 }
 
-/** The kernel and the RAM disk with the machine's seed; null when the BIOS boots the disk. */
+/** The kernel and the RAM disk, with the machine's seed; null when the BIOS boots the disk. */
 async function bootOf(
   spec: MachineSpec,
   { disk, kernel, initrd }: DiskImage,
-  uid: number,
+  { uid, seeded }: { uid: number; seeded: boolean },
 ): Promise<Boot | null> {
   if (!disk.boot || kernel === undefined || initrd === undefined) return null;
+  const { append } = disk.boot;
+  if (!seeded) return { kernel, initrd, append };
   const paths = vmPaths(spec.directory);
   const identity = makeIdentity(spec, await secretsOf(paths.identity));
   const beside = `${paths.initrd}.new`;
@@ -205,7 +225,7 @@ async function bootOf(
   }
   await chown(beside, uid, uid);
   await rename(beside, paths.initrd);
-  return { kernel, append: disk.boot.append };
+  return { kernel, initrd: paths.initrd, append };
 }
 
 /** Waits for QEMU's monitor; if QEMU ends instead, its last words say why. */

@@ -1,0 +1,170 @@
+/**
+ * A template is made: a machine boots, settles, and is parked. It boots under the same jail and keeper as every other
+ * one, with a wire that leads nowhere, and as nobody: names, keys and addresses are each clone's own.
+ */
+import { link, mkdir, open, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { sleep, within } from '#base/deadline.ts';
+import { CarrelError } from '#base/errors.ts';
+import { createMemfd } from '#host/memfd.ts';
+import { copySparse } from '#host/sparse.ts';
+import { type Kept, machineGroup } from '#isolate/kept.ts';
+import type { MachineSpec } from '../../../driver.ts';
+import type { EarlySpec, ParkContext } from '../../../templates/driver.ts';
+import { keeperEnd } from '../../kept.ts';
+import { makeDisk } from '../disk/disk.ts';
+import { layerPath } from '../disk/files.ts';
+import { nothing, withQmp } from '../qmp.ts';
+import { untilReady } from '../ready.ts';
+import type { RunningParts } from '../running.ts';
+import { qemuUid } from '../spec.ts';
+import { launchQemu, type QemuParts, requireDiskImage, wholePages } from '../start.ts';
+import type { TemplateFiles, TemplateStore } from './files.ts';
+import { keyOfMachine, memoryInJail, sendState, stateSocketInJail, takeState } from './qemu.ts';
+
+export interface TemplateParts extends QemuParts, RunningParts {
+  readonly store: TemplateStore;
+}
+
+const bootMs = 120_000;
+/** A guest that has nothing more to do, or whose services never come to rest, is parked after this. */
+const settleMs = 60_000;
+const lookMs = 1000;
+/** Of one processor: an idle guest under emulation uses some hundredths. */
+const idleShare = 0.06;
+/** Several looks in a row: a service that waits for another one is not done. */
+const quietLooks = 3;
+/** The agent notices that nobody is connected any more. */
+const partingMs = 300;
+const endMs = 20_000;
+
+/** TEST-NET-1 (RFC 5737): an address that is nobody's; the wire leads nowhere anyway. */
+const nobody = {
+  address: '192.0.2.1',
+  prefix: 24,
+  gateway: '192.0.2.254',
+  mac: '02:00:00:00:00:01',
+} as const;
+
+/** The machine that boots, and the clone that waits for its owner, as `launchQemu` takes them. */
+export function specOfNobody(
+  { id, directory, image, limits, uidSlot }: EarlySpec,
+  diskBytes: number,
+): MachineSpec {
+  return {
+    id,
+    name: 'template',
+    ownerId: id,
+    directory,
+    image,
+    limits: { ...limits, diskBytes },
+    uidSlot,
+    network: { name: 'default', ...nobody, bytesPerSecond: null },
+    sshKeys: [],
+  };
+}
+
+/** Boots the image and parks it. Repeatable: whatever is in the directory is begun anew. */
+export async function parkTemplate(
+  early: EarlySpec,
+  parts: TemplateParts,
+  { signal, step }: ParkContext,
+): Promise<TemplateFiles> {
+  const image = await requireDiskImage({ name: 'template', image: early.image }, parts);
+  if (!image.disk.agent)
+    throw new CarrelError(
+      'validation_failed',
+      `image ${image.name} has no agent: a copy of it could not get a name`,
+    );
+  const key = await keyOfMachine(image, early.limits, await parts.acceleration());
+  const spec = specOfNobody(early, image.disk.virtualBytes);
+  const { id, directory } = spec;
+  await mkdir(directory, { recursive: true, mode: 0o700 });
+  await parts.images.hold(image.hash, directory);
+  try {
+    step('make its disk');
+    await makeDisk(
+      { directory, uid: qemuUid(spec), bytes: image.disk.virtualBytes, image: image.path },
+      image.hash,
+    );
+    const place = await parts.store.begin(id);
+    const ramBytes = wholePages(spec.limits.memoryBytes);
+    using memory = createMemfd(`carrel-park-${key.slice(0, 12)}`, ramBytes);
+    const socket = join(directory, 'state.sock');
+    await using taker = await takeState(socket, place.state);
+    step('boot');
+    const kept = await launchQemu(spec, parts, {
+      memory: { path: memoryInJail, share: true },
+      fds: [memory.fd],
+      files: [{ source: socket, target: stateSocketInJail, kind: 'file', writable: true }],
+      cable: 'loose',
+    });
+    try {
+      await boot(spec, kept, parts, { signal, step });
+      step('park');
+      await withQmp(
+        directory,
+        async (qmp) => {
+          await qmp.execute('stop', {}, nothing);
+          await sendState(qmp);
+          await within(endMs, 'the state to be written', taker.taken);
+          await qmp.execute('quit', {}, nothing);
+        },
+        { limitMs: endMs },
+      );
+      await within(endMs, 'QEMU to end', kept.ended());
+      await keeperEnd(directory);
+    } finally {
+      parts.agents.drop(directory);
+      await kept.kill().catch(() => undefined);
+      kept.close();
+    }
+    signal.throwIfAborted();
+    step('write its memory');
+    {
+      await using ram = await open(place.ram, 'wx', 0o600);
+      await ram.truncate(ramBytes);
+      await copySparse(memory.fd, ram.fd, ramBytes, { signal });
+    }
+    await link(layerPath(directory, 1), place.disk);
+    return await parts.store.publish(id, {
+      key,
+      image: image.hash,
+      ramBytes,
+      diskBytes: image.disk.virtualBytes,
+    });
+  } finally {
+    await parts.images.release(image.hash, directory);
+    await rm(join(parts.store.directory, `making-${id}`), { recursive: true, force: true });
+  }
+}
+
+/** From power on to a machine that has nothing to do, is known to nobody, and has everything on its disk. */
+async function boot(
+  { id, directory }: MachineSpec,
+  kept: Kept,
+  { agents, instance }: TemplateParts,
+  { signal, step }: ParkContext,
+): Promise<void> {
+  // its wire is loose; to the guest, too: a clone begins without a link, and gets it together with its address
+  await withQmp(directory, (qmp) => qmp.execute('set_link', { name: 'net0', up: false }, nothing));
+  await untilReady({ kept, directory, agents, hasAgent: true }, { limitMs: bootMs });
+  step('wait until it is idle');
+  const group = machineGroup(instance, id);
+  const end = performance.now() + settleMs;
+  for (let quiet = 0; quiet < quietLooks && performance.now() < end;) {
+    const before = group.usage().cpuMs ?? 0;
+    await sleep(lookMs, signal);
+    quiet = (group.usage().cpuMs ?? 0) - before < lookMs * idleShare ? quiet + 1 : 0;
+  }
+  await agents.use(directory, async (agent) => {
+    // what a first command needs is in memory then
+    await agent.run(
+      { argv: ['/bin/true'], env: {}, cwd: '/', user: 'root', stdin: '', limitMs: 10_000, outputBytes: 4096 },
+      { signal },
+    );
+    await agent.sync();
+  });
+  agents.drop(directory);
+  await sleep(partingMs, signal);
+}
