@@ -62,7 +62,7 @@ interface Hostile {
   readonly sentence: RegExp;
   readonly format?: 'raw';
   /** Makes the file. */
-  make(path: string): Promise<unknown> | unknown;
+  readonly make: (path: string) => unknown;
 }
 
 const hostile: readonly Hostile[] = [
