@@ -45,7 +45,7 @@ export async function requestClone(
       networkId: original.network_id,
       bytesPerSecond: original.bytes_per_second,
       idleFreezeMs: original.idle_freeze_ms,
-      config: { ...config, start, source: { machineId: originalId, snapshot: of } },
+      config: { ...config, start, source: { machineId: originalId, snapshot: of, copied: false } },
       courseId: original.course_id,
       labId: original.lab_id,
     });

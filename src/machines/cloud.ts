@@ -64,12 +64,13 @@ export async function specOf(cloud: Cloud, row: Row): Promise<MachineSpec> {
   if (row.uid_slot === null || row.network_id === null || row.address === null || row.mac === null)
     throw new CarrelError('internal', `machine ${row.id} has lost its address or its user ids`);
   const network = await cloud.networks.of(row.network_id);
+  const { imageHash, sshKeys, source } = configOf(row);
   return {
     id: row.id,
     name: row.name,
     ownerId: neighbourhoodOf(row),
     directory: join(cloud.directory, row.id),
-    image: configOf(row).imageHash,
+    image: imageHash,
     limits: limitsOf(row),
     uidSlot: row.uid_slot,
     network: {
@@ -79,7 +80,14 @@ export async function specOf(cloud: Cloud, row: Row): Promise<MachineSpec> {
       mac: row.mac,
       bytesPerSecond: row.bytes_per_second,
     },
-    sshKeys: configOf(row).sshKeys,
+    sshKeys,
+    ...(source && {
+      source: {
+        id: source.machineId,
+        directory: join(cloud.directory, source.machineId),
+        snapshot: source.snapshot,
+      },
+    }),
   };
 }
 

@@ -12,7 +12,7 @@ import {
   type Snapshot,
   updateSnapshot,
 } from '#store/snapshots.ts';
-import { type Cloud, driverFor, specOf } from './cloud.ts';
+import type { Cloud } from './cloud.ts';
 import type { Driver, MachineSpec, RunningMachine } from './driver.ts';
 import { activityOf, configOf } from './rows.ts';
 
@@ -88,54 +88,30 @@ export async function undoSnapshots(machinery: Machinery): Promise<void> {
   }
 }
 
-/** What a machine's disk is copied from when that one goes on running meanwhile. */
-const temporaryOf = (id: string): string => `for-${id}`;
-
-/** The disk of a new machine: of its image, or a copy of another machine's. */
+/** The disk of a new machine: of its image, or a copy of another machine's, which may go on running meanwhile. */
 export async function prepareDisk(
   { cloud, row, driver, spec }: Machinery,
   signal: AbortSignal,
 ): Promise<void> {
   const { source } = configOf(row);
   if (!source) return driver.prepare(spec);
+  if (source.copied) return undefined;
   // lock order: the copy's, then the original's; an original never waits for its copies
   using _lock = await cloud.locks.take(source.machineId, { signal });
-  const original = await openOriginal(cloud, source.machineId);
+  const original = await selectOptionalMachine(cloud.db, source.machineId);
   if (!original)
     throw new CarrelError('not_found', 'the machine to be copied does not exist any more', {
       hint: 'delete this one',
     });
-  const activity = activityOf(original.row);
+  const activity = activityOf(original);
   if (activity === 'creating' || activity === 'restoring')
-    throw new CarrelError('unavailable', `machine ${original.row.name} is ${activity} right now`);
+    throw new CarrelError('unavailable', `machine ${original.name} is ${activity} right now`);
   if (source.snapshot !== null) {
-    const snapshot = await selectOptionalSnapshot(cloud.db, original.row.id, source.snapshot);
+    const snapshot = await selectOptionalSnapshot(cloud.db, original.id, source.snapshot);
     if (snapshot?.state !== 'ready')
       throw new CarrelError('not_found', `there is no snapshot "${source.snapshot}" any more to be copied`, {
         hint: 'delete this machine',
       });
   }
-  const running = source.snapshot === null ? await present(original) : undefined;
-  const snapshot = running ? temporaryOf(row.id) : source.snapshot;
-  if (running) await driver.snapshot(original.spec, temporaryOf(row.id), running);
-  try {
-    const { id, directory } = original.spec;
-    await driver.prepare({ ...spec, source: { id, directory, snapshot } });
-  } finally {
-    if (running) await driver.dropSnapshot(original.spec, temporaryOf(row.id), running);
-  }
-}
-
-/** After a copy that was given up: nothing of it stays in the original. */
-export async function forgetCopying({ cloud, row, driver }: Machinery): Promise<void> {
-  const { source } = configOf(row);
-  if (!source || source.snapshot !== null) return;
-  using _lock = await cloud.locks.take(source.machineId);
-  const original = await openOriginal(cloud, source.machineId);
-  if (original) await driver.dropSnapshot(original.spec, temporaryOf(row.id), await present(original));
-}
-
-async function openOriginal(cloud: Cloud, id: string): Promise<Machinery | undefined> {
-  const row = await selectOptionalMachine(cloud.db, id);
-  return row && { cloud, row, driver: driverFor(cloud, row), spec: await specOf(cloud, row) };
+  await driver.prepare(spec);
 }

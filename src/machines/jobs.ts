@@ -177,7 +177,9 @@ async function finish(
           activity: null,
           ...(activity === 'snapshotting' ? {} : { failure: null, ...lifeOf(running) }),
           ...(running && activity !== 'pausing' && activity !== 'resuming' ? { started_at: new Date() } : {}),
-          ...(config.source ? { config: configJson(withoutSource(config)) } : {}),
+          ...(activity === 'creating' || running
+            ? { config: configJson(afterCopying(config, running)) }
+            : {}),
         };
     const gen = await changeMachine(tx, row, values);
     if (gen === undefined) return undefined;
@@ -202,10 +204,13 @@ function lifeOf(running: RunningMachine | undefined) {
   return { keeper: json({ ...running.process }), runtime: json({ ...running.runtime }), asleep: false };
 }
 
-/** A copy is a machine like any other once it has its disk. */
-function withoutSource(config: MachineConfig): MachineConfig {
-  const { source: _source, ...rest } = config;
-  return rest;
+/**
+ * A copy has its disk now; once it has run it is a machine like any other. Until then its driver is told, or might
+ * begin it from a template.
+ */
+function afterCopying(config: MachineConfig, running: RunningMachine | undefined): MachineConfig {
+  const { source, ...rest } = config;
+  return source && !running ? { ...rest, source: { ...source, copied: true } } : rest;
 }
 
 async function fail(cloud: Cloud, row: Row, activity: Activity, error: unknown): Promise<void> {

@@ -15,8 +15,14 @@ const configSchema = z.strictObject({
   imageHash: z.string(),
   /** Lines of authorized_keys(5), checked. */
   sshKeys: z.array(z.string()).default([]),
-  /** Whose disk it begins with; forgotten once that is copied. */
-  source: z.strictObject({ machineId: z.string(), snapshot: z.string().nullable() }).optional(),
+  /** Whose disk it begins with; forgotten once it has run. `copied`: it has that disk. */
+  source: z
+    .strictObject({
+      machineId: z.string(),
+      snapshot: z.string().nullable(),
+      copied: z.boolean().default(false),
+    })
+    .optional(),
   /** Start it once it is made. */
   start: z.boolean(),
   /** Lives for one piece of work of this process only; removed when its creator is gone. */

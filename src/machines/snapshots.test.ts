@@ -9,6 +9,7 @@ import { isCarrelError } from '#base/errors.ts';
 import { newNetwork } from '#contract/schemas/networks.ts';
 import { runRequest } from '#contract/schemas/machines.ts';
 import type { Actor } from '#base/actor.ts';
+import { openLocks } from './locks.ts';
 import { type Bed, request, startBed } from './testing.ts';
 
 const skip = process.getuid?.() === 0 ? false : 'needs root';
@@ -143,33 +144,33 @@ test(
   },
 );
 
-test(
-  'a copy of what has been deleted before its turn is a failed machine, with the reason',
-  { skip },
-  async () => {
-    const id = await bed.make(anna, { start: false });
-    const source = { machineId: 'm-000000000000', snapshot: null };
-    const made = await bed.machines.clone(anna, id, { name: 'orphan', start: true });
-    await bed.store.db
-      .updateTable('machines')
-      .set({
-        config: json<Readonly<Record<string, unknown>>>({
-          image: 'busybox',
-          imageHash: 'x',
-          start: true,
-          source,
-        }),
-      })
-      .where('id', '=', made.machineId)
-      .where('activity', '=', 'creating')
-      .execute();
-    await assert.rejects(bed.done(Promise.resolve(made)), /does not exist any more/);
-    const orphan = await bed.machines.get(made.machineId);
-    assert.deepEqual([orphan.state, orphan.failure?.code], ['failed', 'not_found']);
-    assert.ok(!existsSync(join(bed.dataDirectory, 'machines', made.machineId)));
-    for (const each of [made.machineId, id]) await remove(each);
-  },
-);
+test('a copy that is not started yet has its disk all the same', { skip }, async () => {
+  const id = await bed.make(anna);
+  await write(id, 'original');
+  const copy = await bed.machines.clone(anna, id, { name: 'later', start: false });
+  await bed.done(Promise.resolve(copy));
+  await remove(id);
+  await bed.done(bed.machines.start(anna, copy.machineId));
+  assert.equal(await sh(copy.machineId, 'cat /note'), 'original');
+  await remove(copy.machineId);
+});
+
+test('a copy of what is deleted before its turn is a failed machine, with the reason', { skip }, async () => {
+  const id = await bed.make(anna, { start: false });
+  const locks = openLocks(join(bed.dataDirectory, 'run', 'machine-locks'));
+  const lock = await locks.take(id);
+  const made = await bed.machines.clone(anna, id, { name: 'orphan', start: true });
+  const set = (deleted_at: Date | null) =>
+    bed.store.db.updateTable('machines').set({ deleted_at }).where('id', '=', id).execute();
+  await set(new Date());
+  lock[Symbol.dispose]();
+  await assert.rejects(bed.done(Promise.resolve(made)), /does not exist any more/);
+  const orphan = await bed.machines.get(made.machineId);
+  assert.deepEqual([orphan.state, orphan.failure?.code], ['failed', 'not_found']);
+  assert.ok(!existsSync(join(bed.dataDirectory, 'machines', made.machineId)));
+  await set(null);
+  for (const each of [made.machineId, id]) await remove(each);
+});
 
 test('copies count in the quota of whoever makes them', { skip }, async () => {
   const bea = await bed.user('bea');

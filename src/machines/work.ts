@@ -9,7 +9,6 @@ import { type Cloud, driverFor, specOf } from './cloud.ts';
 import type { Driver, MachineSpec, RunningMachine } from './driver.ts';
 import {
   changeSnapshot,
-  forgetCopying,
   type Machinery,
   prepareDisk,
   present,
@@ -71,7 +70,6 @@ export async function perform(
       await stop(scene, 0);
       scene.step('remove disk');
       await scene.driver.remove(scene.spec);
-      await forgetCopying(scene);
       return {};
     case 'snapshotting':
       scene.step('work at a snapshot');
@@ -96,10 +94,8 @@ export async function undo(cloud: Cloud, row: Row, activity: Activity): Promise<
     return;
   }
   await endAll(cloud, driver, spec, 0);
-  if (activity === 'creating') {
-    await driver.remove(spec);
-    await forgetCopying(machinery);
-  } else await driver.tidy(spec);
+  if (activity === 'creating') await driver.remove(spec);
+  else await driver.tidy(spec);
 }
 
 async function machineryOf(cloud: Cloud, row: Row): Promise<Machinery> {
