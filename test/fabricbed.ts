@@ -8,6 +8,7 @@ import { until } from '#base/deadline.ts';
 import { macOf, parseAddress } from '#fabric/addresses.ts';
 import { type Fabric, type FabricOptions, type Wire, openFabric } from '#fabric/fabric.ts';
 import { type FabricNamespace, openNamespace, processesIn } from '#fabric/namespace.ts';
+import { netnsCookie } from '#fabric/netns.ts';
 import { openLinks } from '#fabric/netlink/links.ts';
 import { launchOk } from '#host/launch.ts';
 import { type Netbed, enterNetns, linkNames, makeNetns, netnsLeft } from './netbed.ts';
@@ -47,8 +48,9 @@ export function useFabric(
   after(async () => {
     if (!namespace) return;
     await stack.disposeAsync();
-    const { netns } = namespace;
-    const { pid } = namespace.holder;
+    const { netns, holder } = namespace;
+    const { pid } = holder;
+    const cookie = netnsCookie(pid);
     await until(5000, 'the fabric to empty', () =>
       processesIn(netns).every((one) => one === pid || one === process.pid) ? true : undefined,
     );
@@ -56,7 +58,10 @@ export function useFabric(
     rmSync(directory, { recursive: true });
     enterNetns(process.ppid);
     assert.deepEqual(netnsLeft(), []);
-    assert.deepEqual(processesIn(netns), []);
+    assert.deepEqual(
+      processesIn(netns).filter((one) => netnsCookie(one) === cookie),
+      [],
+    );
     assert.deepEqual(linkNames(), links);
   });
   return () => {

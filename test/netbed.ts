@@ -4,11 +4,12 @@ import { until } from '#base/deadline.ts';
 import { type Argv, type LaunchResult, type Service, launch, launchService } from '#host/launch.ts';
 import { ownFd } from '#host/fds.ts';
 import { syscall, trySyscall } from '#host/syscalls.ts';
-import { inNetns, netnsOf } from '#fabric/netns.ts';
+import { inNetns, netnsCookie, netnsOf } from '#fabric/netns.ts';
 
 const CLONE_NEWNET = 0x40000000;
 
-const made = new Set<string>();
+/** By name, with the cookie: a name is used again after its namespace's end. */
+const made = new Map<string, string | undefined>();
 
 export interface Netbed extends AsyncDisposable {
   readonly pid: number;
@@ -29,7 +30,7 @@ export async function makeNetns(): Promise<Netbed> {
       }),
   });
   const { pid } = service.identity;
-  made.add(netnsOf(pid) ?? '');
+  made.set(netnsOf(pid) ?? '', netnsCookie(pid));
   const run = async (...argv: Argv): Promise<LaunchResult> =>
     await launch(['nsenter', `--net=/proc/${pid}/ns/net`, '--', ...argv]);
   return {
@@ -90,7 +91,7 @@ export function netnsLeft(): string[] {
   for (const pid of readdirSync('/proc').filter((name) => /^\d+$/.test(name)))
     try {
       const name = netnsOf(Number(pid));
-      if (name !== undefined && made.has(name))
+      if (name !== undefined && made.has(name) && made.get(name) === netnsCookie(Number(pid)))
         left.push(`${name} ${readFileSync(`/proc/${pid}/cmdline`, 'utf8')}`);
     } catch {
       // it ended while we looked

@@ -8,7 +8,7 @@
  * the kernel when the process that started it ends, however that ends: so there is never a second one.
  */
 import { readFileSync } from 'node:fs';
-import { chmod, chown, mkdir, rm } from 'node:fs/promises';
+import { chmod, chown, mkdir, rm, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { CarrelError, messageOf } from '#base/errors.ts';
 import { until } from '#base/deadline.ts';
@@ -37,13 +37,13 @@ const capabilities = '-all,+net_bind_service,+net_raw,+net_admin';
 /** This many deaths in a row, none of them after ten seconds, and nobody tries any more. */
 const giveUpAfter = 10;
 
-/** Is this user id one of the user namespace we are in? In a fabric without root only our own is. */
-function isMapped(id: number): boolean {
+/** Can dnsmasq be nobody here? In a fabric without root there is one user id, our own (user_namespaces(7)). */
+function canBeNobody(): boolean {
   return readFileSync('/proc/self/uid_map', 'utf8')
     .trim()
     .split('\n')
     .map((line) => line.trim().split(/\s+/).map(Number))
-    .some(([inside = 0, , count = 0]) => id >= inside && id < inside + count);
+    .some(([inside = 0, , count = 0]) => NOBODY >= inside && NOBODY < inside + count);
 }
 
 /** The two files, as dnsmasq reads them. The first machine with a name keeps it. */
@@ -73,7 +73,7 @@ interface Files {
 function dnsmasqArgv(network: Network, files: Files, resolver: number | undefined): Argv {
   const { base, prefix } = network.range;
   const mask = formatAddress(2 ** 32 - 2 ** (32 - prefix));
-  const plain = isMapped(NOBODY);
+  const plain = canBeNobody();
   return [
     'setpriv',
     // in a user namespace with one id there is nobody else to be
@@ -105,6 +105,7 @@ function dnsmasqArgv(network: Network, files: Files, resolver: number | undefine
     '--bogus-priv',
     `--dhcp-range=${formatAddress(base)},static,${mask},12h`,
     '--dhcp-ignore=tag:!known',
+    '--dhcp-ignore-names', // a machine does not choose its name here
     `--dhcp-hostsfile=${files.reservations}`,
     `--dhcp-option=option:router,${network.gateway}`,
     '--dhcp-authoritative',
@@ -125,6 +126,10 @@ function listens(gateway: number, port: number): boolean {
 
 async function startDnsmasq(network: Network, files: Files, resolver: number | undefined): Promise<Service> {
   const gateway = parseAddress(network.gateway);
+  // two could listen there and each hear half; one of a process that was killed is about to end
+  await until(2000, `${network.gateway}:53 to be free (it is in use)`, () =>
+    listens(gateway, 53) ? undefined : true,
+  );
   return await launchService(dnsmasqArgv(network, files, resolver), {
     stdio: ['ignore', 'ignore', 'pipe'],
     env: { PATH: process.env['PATH'], LC_ALL: 'C' },
@@ -138,8 +143,14 @@ async function startDnsmasq(network: Network, files: Files, resolver: number | u
 /** Writes the two files so that nobody can read them, and nobody else. */
 async function writeFiles(home: string, text: Files): Promise<Files> {
   // dnsmasq reads as nobody, and again at each change
-  const group = isMapped(NOBODY) ? NOBODY : (process.getgid?.() ?? 0);
-  await mkdir(dirname(home), { recursive: true, mode: 0o711 }); // or nobody could not go through it
+  const group = canBeNobody() ? NOBODY : (process.getgid?.() ?? 0);
+  const above = dirname(home);
+  await mkdir(above, { recursive: true, mode: 0o711 });
+  // whoever knows a name gets through, or nobody could not; what there is, is not shown
+  for (const path of canBeNobody() ? [above, dirname(above), dirname(dirname(above))] : []) {
+    const { mode } = await stat(path);
+    if ((mode & 0o001) === 0) await chmod(path, (mode & 0o7777) | 0o011);
+  }
   await mkdir(home, { recursive: true, mode: 0o710 });
   await chown(home, process.getuid?.() ?? 0, group);
   await chmod(home, 0o710);
@@ -149,6 +160,20 @@ async function writeFiles(home: string, text: Files): Promise<Files> {
     await chown(files[key], process.getuid?.() ?? 0, group);
   }
   return files;
+}
+
+interface Server {
+  readonly supervised: Supervised;
+  readonly network: Network;
+  readonly home: string;
+  /** What its files say. */
+  text: Files;
+}
+
+/** Is everything still there that was there? */
+function includes(now: Files, before: Files): boolean {
+  const lines = new Set([...now.reservations.split('\n'), ...now.names.split('\n')]);
+  return [...before.reservations.split('\n'), ...before.names.split('\n')].every((line) => lines.has(line));
 }
 
 export interface NameServers {
@@ -170,7 +195,7 @@ export function openNameServers({
   resolver: number | undefined;
   log: Logger;
 }): NameServers {
-  const servers = new Map<string, { supervised: Supervised; network: Network; home: string }>();
+  const servers = new Map<string, Server>();
   const turns = new Map<string, Promise<unknown>>();
   /** One at a time per network. */
   const inTurn = async (name: string, work: () => Promise<void>): Promise<void> => {
@@ -198,10 +223,18 @@ export function openNameServers({
         const known = servers.get(network.name);
         if (known && JSON.stringify(known.network) !== JSON.stringify(network)) await endNow(network.name);
         const home = join(directory, network.name);
-        const files = await writeFiles(home, hostFiles(network, hosts));
+        const text = hostFiles(network, hosts);
+        // what it handed out it remembers, by name and address, until it ends: new ones only can be added
+        const before = servers.get(network.name);
+        if (before && !includes(text, before.text)) await endNow(network.name);
+        const files = await writeFiles(home, text);
         const current = servers.get(network.name)?.supervised.current;
         if (current) signalProcess(current.identity, 'SIGHUP');
-        if (servers.has(network.name)) return;
+        const serving = servers.get(network.name);
+        if (serving) {
+          serving.text = text;
+          return;
+        }
         const supervised = supervise({
           name: `dnsmasq of network ${network.name}`,
           start: async () => {
@@ -213,7 +246,7 @@ export function openNameServers({
           giveUpAfter,
           log,
         });
-        servers.set(network.name, { supervised, network, home });
+        servers.set(network.name, { supervised, network, home, text });
         supervised.ended.catch((error: unknown) => {
           log.error('names are not served any more', { network: network.name, error: messageOf(error) });
           servers.delete(network.name);

@@ -26,7 +26,7 @@ export interface Port {
 const portSets = ['senders', 'owners1', 'owners2', 'receivers1', 'receivers2'] as const;
 
 const tables = [
-  { family: 'bridge', table: 'carrel', sets: [...portSets, 'askers'] },
+  { family: 'bridge', table: 'carrel', sets: [...portSets, 'askers', 'answers'] },
   { family: 'ip', table: 'carrel', sets: portSets },
 ] as const;
 
@@ -54,7 +54,12 @@ function elementsOf(verb: 'add' | 'delete', port: Port): ElementChange[] {
     { ...where, set: 'owners2', key: [name], data: second },
     { ...where, set: 'receivers1', key: [name, first] },
     { ...where, set: 'receivers2', key: [name, second] },
-    ...(dhcp ? [{ ...where, set: 'askers', key: [name, hardware, hardware] }] : []),
+    ...(dhcp
+      ? [
+          { ...where, set: 'askers', key: [name, hardware, hardware] },
+          { ...where, set: 'answers', key: [name, hardware] },
+        ]
+      : []),
   ];
 }
 
@@ -126,6 +131,7 @@ export function openPorts(socket: NetlinkSocket): Ports {
 
 function elementLines({ link, mac, address, group, family, dhcp }: Port): string {
   const [first, second] = marksOf(group);
+  const number = `0x${mac.replaceAll(':', '')}`;
   const add = (set: string, element: string): string =>
     `add element ${family} carrel ${set} { ${element} }\n`;
   return [
@@ -134,7 +140,7 @@ function elementLines({ link, mac, address, group, family, dhcp }: Port): string
     add('owners2', `"${link}" : ${second}`),
     add('receivers1', `"${link}" . ${first}`),
     add('receivers2', `"${link}" . ${second}`),
-    dhcp ? add('askers', `"${link}" . ${mac} . 0x${mac.replaceAll(':', '')}`) : '',
+    dhcp ? add('askers', `"${link}" . ${mac} . ${number}`) + add('answers', `"${link}" . ${number}`) : '',
   ].join('');
 }
 

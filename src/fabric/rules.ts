@@ -45,6 +45,7 @@ const declarations = `
 table bridge carrel {
   ${portSets}
   set askers { typeof iifname . ether saddr . @th,288,48; }
+  set answers { typeof oifname . @th,288,48; }
 }
 table ip carrel {
   ${portSets}
@@ -110,6 +111,10 @@ export function staticRules({ closed = [], resolver, flows, rates = false }: Rul
     chain('bridge', 'forward', 'type filter hook forward priority -200; policy drop;', [
       'ip saddr 0.0.0.0 drop', // who asks for an address asks the gateway
       ...amongMachines,
+    ]),
+    // an answer that is a broadcast goes to who asked, and to nobody else
+    chain('bridge', 'output', 'type filter hook output priority -200; policy accept;', [
+      'ether type ip udp sport 67 udp dport 68 oifname . @th,288,48 != @answers drop',
     ]),
     chain('ip', 'spoofing', 'type filter hook prerouting priority -300; policy accept;', [
       ...limited,
