@@ -38,6 +38,8 @@ export interface Outcome {
 
 /** How long a machine may take until it answers its first command. A loaded host is slow, not broken. */
 const readyLimitMs = 30_000;
+/** The same for one whose processor is emulated: many that boot at once share what the host has. */
+const emulatedReadyLimitMs = 150_000;
 
 interface Scene extends WorkContext, Machinery {}
 
@@ -127,14 +129,28 @@ async function ready(scene: Scene, machine: RunningMachine): Promise<RunningMach
   const { cloud, spec, signal } = scene;
   scene.step('wait until it answers');
   try {
-    await machine.ready({ limitMs: readyLimitMs });
-    signal.throwIfAborted();
+    const limitMs = machine.runtime.accelerator === 'tcg' ? emulatedReadyLimitMs : readyLimitMs;
+    await unlessAborted(signal, machine.ready({ limitMs }));
   } catch (error) {
     if (cloud.living.get(spec.id) !== machine) machine.release(); // the next attempt, or the undoing, adopts it
     throw error;
   }
   cloud.living.hold(spec.id, machine);
   return machine;
+}
+
+/** The work's end, or the signal's: what boots for minutes is not waited for when somebody wants it gone. */
+async function unlessAborted(signal: AbortSignal, work: Promise<void>): Promise<void> {
+  signal.throwIfAborted();
+  const { promise: aborted, reject } = Promise.withResolvers<never>();
+  const abort = (): void => reject(signal.reason);
+  signal.addEventListener('abort', abort, { once: true });
+  work.catch(() => undefined);
+  try {
+    await Promise.race([work, aborted]);
+  } finally {
+    signal.removeEventListener('abort', abort);
+  }
 }
 
 async function stop(scene: Scene, graceMs: number): Promise<undefined> {

@@ -20,12 +20,17 @@ import { endOf } from './terminal.ts';
 const reachMs = 5000;
 /** After the first process has ended the keeper writes its report, unmounts and goes. */
 const keeperEndMs = 10_000;
+/** The same, when it was found to answer no more. */
+const endingMs = 1000;
 /** A keeper that has not gone this long after its machine was killed does not go by itself. */
 const keeperGraceMs = 2000;
 
 type Place = Pick<MachineSpec, 'id' | 'directory'>;
 
-/** The machine's keeper, by `adopt`, or undefined. One that hangs is out of reach, like one whose socket is gone. */
+/**
+ * The machine's keeper, by `adopt`, or undefined. One that hangs is out of reach, like one whose socket is gone; one
+ * that is about to end has ended.
+ */
 export async function reach<K extends Kept>(
   { directory, name }: Pick<MachineSpec, 'directory' | 'name'>,
   adopt: (directory: string) => Promise<K | undefined>,
@@ -38,7 +43,19 @@ export async function reach<K extends Kept>(
       (late) => late?.close(),
       () => undefined,
     );
+    if (await isEnding(directory)) return undefined;
     throw error;
+  }
+}
+
+/** Is the keeper gone in a moment? Then it was no use to try to speak with what it kept. */
+export async function isEnding(directory: string): Promise<boolean> {
+  try {
+    await keeperEnd(directory, endingMs);
+    return true;
+  } catch (error) {
+    if (!isCarrelError(error, 'deadline_exceeded')) throw error;
+    return false;
   }
 }
 

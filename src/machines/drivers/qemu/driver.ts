@@ -5,7 +5,7 @@ import { CarrelError, isCarrelError } from '#base/errors.ts';
 import { isLocked } from '#host/flock.ts';
 import { adoptKept, type Kept, keptPaths } from '#isolate/kept.ts';
 import type { Driver, MachineSpec, RunningMachine } from '../../driver.ts';
-import { killKept, lastEnd, reach, removeDirectory, tidyKept, tracesOf } from '../kept.ts';
+import { isEnding, killKept, lastEnd, reach, removeDirectory, tidyKept, tracesOf } from '../kept.ts';
 import type { DriverHost } from '../table.ts';
 import { createAcceleration } from './accelerator.ts';
 import { createAgents } from './agents.ts';
@@ -53,6 +53,7 @@ export function createQemuDriver(host: DriverHost): Driver {
       return await openRunning(kept, spec, runtime, parts);
     } catch (error) {
       kept.close();
+      if (await isEnding(spec.directory)) return undefined;
       throw error;
     }
   };
