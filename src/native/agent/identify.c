@@ -15,6 +15,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -87,6 +89,23 @@ static void password(struct in *in) {
   replace("/etc/shadow", text, (size_t)n, s.st_mode & 07777, &s);
 }
 
+/*
+ * The kernel draws the id of this boot once, so all clones of a machine have the same: another one is laid over it.
+ * Version 4 of RFC 4122. random(4)
+ */
+static void boot_id(void) {
+  static const char file[] = "/run/carrel-boot-id", over[] = "/proc/sys/kernel/random/boot_id";
+  unsigned char r[16];
+  char text[38];
+  if (getrandom(r, sizeof r, 0) != sizeof r) job_fail("boot id", errno);
+  r[6] = (unsigned char)((r[6] & 0x0f) | 0x40), r[8] = (unsigned char)((r[8] & 0x3f) | 0x80);
+  snprintf(text, sizeof text, "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x\n", r[0], r[1], r[2], r[3],
+           r[4], r[5], r[6], r[7], r[8], r[9], r[10], r[11], r[12], r[13], r[14], r[15]);
+  replace(file, text, 37, 0444, NULL);
+  umount2(over, MNT_DETACH); /* of an earlier identity */
+  if (mount(file, over, NULL, MS_BIND, NULL)) job_fail("boot id", errno);
+}
+
 /* Two clones must never draw the same number. random(4) */
 static void entropy(struct in *in) {
   struct { struct rand_pool_info info; unsigned char bytes[MAX_ENTROPY]; } pool;
@@ -98,6 +117,7 @@ static void entropy(struct in *in) {
   int fd = open("/dev/urandom", O_RDWR | O_CLOEXEC);
   if (fd < 0 || ioctl(fd, RNDADDENTROPY, &pool) || ioctl(fd, RNDRESEEDCRNG)) job_fail("entropy", errno);
   close(fd);
+  boot_id();
 }
 
 static void set_clock(struct in *in) {
