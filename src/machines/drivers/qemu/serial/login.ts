@@ -1,0 +1,85 @@
+/** From whatever a console shows to a shell that answers. */
+import { CarrelError } from '#base/errors.ts';
+import { type Coding, codingIn, makeMarker, probeLine } from './script.ts';
+import type { Screen } from './screen.ts';
+
+export interface Login {
+  readonly user: string;
+  readonly password: string;
+}
+
+export const ctrlC = '\x03';
+/** Throws away what is typed on the line so far (stty(1): kill). */
+const ctrlU = '\x15';
+
+/** A shell under emulation needs some tenths of a second. */
+const probeMs = 2500;
+const stepMs = 15_000;
+
+// oxlint-disable-next-line no-control-regex -- these are control sequences (ECMA-48)
+const escapes = /\u001b(\[[0-9;?]*[ -/]*[@-~]|\][^\u0007]*\u0007|[()][0-9A-B]|[=>78])/g;
+
+/** What the end of the screen asks for. */
+export function askedFor(text: string): 'user' | 'password' | 'unknown' {
+  const last =
+    text
+      .replace(escapes, '')
+      .slice(-200)
+      .split(/[\r\n]/)
+      .at(-1) ?? '';
+  if (/(^|\s)login: ?$/i.test(last)) return 'user';
+  return /password[^:]{0,40}: ?$/i.test(last) ? 'password' : 'unknown';
+}
+
+async function probe(screen: Screen): Promise<Coding | undefined> {
+  const marker = makeMarker();
+  screen.forget();
+  await screen.type(`${ctrlU}${probeLine(marker)}\r`);
+  return await screen.wait(probeMs, (text) => codingIn(text, marker));
+}
+
+async function logIn(screen: Screen, { user, password }: Login): Promise<void> {
+  screen.forget();
+  await screen.type(`${ctrlU}${user}\r`);
+  const asked = await screen.wait(stepMs, (text) =>
+    askedFor(text) === 'password' ? true : /[#$%>] ?$/.test(text.replace(escapes, '')) ? false : undefined,
+  );
+  if (asked !== true) return; // an account without a password, or something else: the next look tells
+  screen.forget();
+  await screen.type(`${password}\r`);
+  const refused = await screen.wait(stepMs, (text) => {
+    if (/incorrect|denied|failure/i.test(text)) return true;
+    return /[#$%>] ?$/.test(text.replace(escapes, '')) ? false : undefined;
+  });
+  if (refused === true)
+    throw new CarrelError('forbidden', `the machine does not let ${user} log in on its serial console`, {
+      hint: 'somebody may have changed the password: give it a new one',
+    });
+}
+
+/**
+ * Finds or makes a shell within `limitMs`. First without disturbing anybody; what does not answer is interrupted.
+ * `forbidden`: the password is wrong; `deadline_exceeded`: nothing on the console answers.
+ */
+export async function reachShell(screen: Screen, login: Login, limitMs: number): Promise<Coding> {
+  const end = performance.now() + limitMs;
+  for (let interrupted = false; performance.now() < end;) {
+    const asks = askedFor(screen.text);
+    if (asks === 'user') await logIn(screen, login);
+    else if (asks === 'unknown') {
+      const coding = await probe(screen);
+      if (coding) return coding;
+      if (askedFor(screen.text) === 'user') continue;
+    }
+    if (asks !== 'user') {
+      // a program that reads, an open quotation, half a login: it ends, and what was there before comes again
+      screen.forget();
+      await screen.type(interrupted ? `${ctrlC}\r` : ctrlC);
+      interrupted = true;
+    }
+    await screen.quiet(300, 3000);
+  }
+  throw new CarrelError('deadline_exceeded', `nothing on the serial console answered in ${limitMs} ms`, {
+    hint: "look at the machine's console",
+  });
+}

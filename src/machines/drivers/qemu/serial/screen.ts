@@ -1,0 +1,82 @@
+/** The text of a terminal as it comes in, and waiting for something in it. */
+import type { Terminal } from '../../../driver.ts';
+
+/** What was on the screen before we came: enough for a prompt. */
+const tailBytes = 2000;
+
+export interface Screen extends Disposable {
+  /** Everything since `forget`, as latin1: one character per byte. */
+  readonly text: string;
+  /** What is said from now on. */
+  forget(): void;
+  /** The value that `find` gives once it gives one, or undefined after so many ms. */
+  wait<T>(ms: number, find: (text: string) => T | undefined): Promise<T | undefined>;
+  /** Up to the silence: nothing has come for so many ms, or `maxMs` are over. */
+  quiet(ms: number, maxMs: number): Promise<void>;
+  type(text: string): Promise<void>;
+}
+
+/** `maxBytes`: of text that is kept; of more the end. `signal` ends every wait with its reason. */
+export function openScreen(
+  terminal: Terminal,
+  { maxBytes, signal }: { maxBytes: number; signal?: AbortSignal | undefined },
+): Screen {
+  let at = Math.max(0, terminal.read(0, 1).total - tailBytes);
+  let text = '';
+  const waiting = new Set<() => void>();
+  const pull = (): void => {
+    for (;;) {
+      const { from, bytes } = terminal.read(at);
+      if (bytes.length === 0) break;
+      at = from + bytes.length;
+      text = (text + Buffer.from(bytes).toString('latin1')).slice(-maxBytes);
+    }
+  };
+  const stop = terminal.watch(() => {
+    pull();
+    for (const wake of waiting) wake();
+  });
+  pull();
+  const wait = async <T>(ms: number, find: (seen: string) => T | undefined): Promise<T | undefined> =>
+    await new Promise<T | undefined>((resolve, reject) => {
+      const settle = (act: () => void): void => {
+        clearTimeout(timer);
+        waiting.delete(look);
+        signal?.removeEventListener('abort', cancel);
+        act();
+      };
+      const look = (): void => {
+        try {
+          const value = find(text);
+          if (value !== undefined) settle(() => resolve(value));
+        } catch (error) {
+          settle(() => reject(error));
+        }
+      };
+      const cancel = (): void => settle(() => reject(signal?.reason));
+      const timer = setTimeout(() => settle(() => resolve(undefined)), ms);
+      waiting.add(look);
+      if (signal?.aborted) return cancel();
+      signal?.addEventListener('abort', cancel, { once: true });
+      look();
+    });
+  return {
+    get text() {
+      return text;
+    },
+    forget() {
+      pull();
+      text = '';
+    },
+    wait,
+    async quiet(ms, maxMs) {
+      const end = performance.now() + maxMs;
+      for (let before = at; performance.now() < end; before = at) {
+        const seen = before;
+        if ((await wait(ms, () => (at === seen ? undefined : true))) === undefined) return;
+      }
+    },
+    type: (typed) => terminal.write(Buffer.from(typed)),
+    [Symbol.dispose]: stop,
+  };
+}
