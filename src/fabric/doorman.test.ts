@@ -126,6 +126,56 @@ test(
   },
 );
 
+test(
+  'further ports: several at once, none that is taken or the host’s own, and free again at an end',
+  { skip },
+  async () => {
+    const doorman = await startDoorman(
+      options('h', { listen: [{ name: 'http', host: '198.51.100.2', port: 0 }] }),
+    );
+    const control = controlPath(join(directory, 'h'));
+    const askFor = async (host: string, port: number) => await requestListener(control, { host, port });
+    try {
+      await using opened = new AsyncDisposableStack();
+      const ports = new Set<string>();
+      for (let round = 0; round < 10; round += 1)
+        for (const host of ['127.0.0.1', '127.0.0.2', '198.51.100.2', '::1']) {
+          const { socket, port } = await askFor(host, 0);
+          opened.use(socket);
+          ports.add(`${host} ${port}`);
+        }
+      assert.equal(ports.size, 40);
+      const { socket, port } = await askFor('127.0.0.1', 0);
+      opened.use(await askFor('127.0.0.2', port).then((other) => other.socket)); // same port, other address
+      const taken = { code: 'unavailable', message: `127.0.0.1:${port} is in use by another program` };
+      await assert.rejects(askFor('127.0.0.1', port), taken);
+      socket.close();
+      const again = await askFor('127.0.0.1', port);
+      assert.equal(again.port, port, 'it was free as soon as it was given back');
+      again.socket.close();
+      for (const own of [1, 22, 80, 1023])
+        await assert.rejects(askFor('127.0.0.1', own), { code: 'forbidden', hint: /from 1024 on/ });
+      await assert.rejects(askFor('203.0.113.77', 8080), { code: 'forbidden' });
+
+      // a holder that is killed gives its ports back
+      const script = `const { requestListener } = await import('${import.meta.dirname}/control.ts');
+      await requestListener('${control}', { host: '127.0.0.1', port: ${port} });
+      console.log('listening'); setInterval(() => undefined, 1000);`;
+      const holder = await start([process.execPath, '--input-type=module-typescript', '-e', script], {
+        stdio: ['ignore', 'pipe', 'inherit'],
+        ready: async ({ child }) => await new Promise((resolve) => child.stdout?.once('data', resolve)),
+      });
+      await assert.rejects(askFor('127.0.0.1', port), taken);
+      signalProcess(holder.identity, 'SIGKILL');
+      await holder.exited;
+      const last = await askFor('127.0.0.1', port);
+      last.socket.close();
+    } finally {
+      await doorman.stop();
+    }
+  },
+);
+
 test('a daemon that cannot run is given up, with the reason', { skip }, async () => {
   const doorman = await startDoorman(options('f', { argv: ['false'], giveUpAfter: 3 }));
   await assert.rejects(doorman.ended, /ended 3 times in a row: daemon ended \(status 1\)/);

@@ -196,8 +196,19 @@ export async function startDoorman(options: DoormanOptions): Promise<Doorman> {
   };
 }
 
-/** A further listening socket: on the loopback, or on an address the cloud was opened to. */
+/** ip(7): ports below are privileged. */
+const firstFreePort = 1024;
+
+/**
+ * A further listening socket: on the loopback, or on an address the cloud was opened to. The doorman keeps nothing of
+ * it: the port is free again when whoever asked closes the descriptor or ends. Well-known ports are the host's own
+ * services': they are given at the start (`--listen`), by whoever starts the cloud, and never on request.
+ */
 function openFurther({ host, port }: Endpoint, open: readonly Endpoint[]): Listener {
+  if (port > 0 && port < firstFreePort)
+    throw new CarrelError('forbidden', `Port ${port} is one of the host's own: it is not given on request`, {
+      hint: `choose a port from ${firstFreePort} on`,
+    });
   const everywhere = isIPv6(host) ? '::' : '0.0.0.0';
   if (!isLoopback(host) && !open.some((endpoint) => endpoint.host === host || endpoint.host === everywhere))
     throw new CarrelError('forbidden', `Carrel was not opened to ${formatEndpoint({ host, port })}`, {

@@ -103,7 +103,11 @@ const refuse = (capability: Capability) => async (): Promise<never> => {
 /** The host's own processors run it, and nothing was started ahead of it. */
 const runtime: Runtime = { accelerator: null, startedFrom: 'image', note: null };
 
-function runningContainer(keeper: Keeper, spec: MachineSpec, { instance }: DriverHost): RunningMachine {
+function runningContainer(
+  keeper: Keeper,
+  spec: MachineSpec,
+  { instance, fabric }: DriverHost,
+): RunningMachine {
   const layout = readCgroupLayout();
   const group = machineGroup(instance, spec.id, layout);
   let frozen = isFrozen(layout, group.path);
@@ -135,7 +139,7 @@ function runningContainer(keeper: Keeper, spec: MachineSpec, { instance }: Drive
     writeFile: (path, bytes, { mode }) =>
       writeInside(keeper.initPid, path, bytes, { mode, owner: uidBaseOf(spec) }),
     resetPassword: () => changePassword(keeper),
-    stats: () => observe(spec.id, keeper.initPid, group.usage()),
+    stats: () => observe(spec.id, keeper.initPid, group.usage(), fabric),
     release: () => keeper.close(),
   };
 }

@@ -2,20 +2,20 @@
 import { statfs } from 'node:fs/promises';
 import { errnoOf } from '#base/errors.ts';
 import type { Stats } from '#contract/schemas/machines.ts';
-import { linkOf } from '#fabric/fabric.ts';
+import type { Fabric } from '#fabric/fabric.ts';
 import type { GroupUsage } from '#isolate/cgroups/group.ts';
-import { trafficOf } from '../kept.ts';
 
 /** One look at everything. */
-export async function observe(id: string, pid: number, usage: GroupUsage): Promise<Stats> {
+export async function observe(id: string, pid: number, usage: GroupUsage, fabric: Fabric): Promise<Stats> {
+  const [disk, network] = await Promise.all([diskBytes(pid), fabric.traffic(id)]);
   return {
     cpuMs: usage.cpuMs ?? 0,
     memoryBytes: usage.memoryBytes,
     peakMemoryBytes: usage.peakMemoryBytes,
     processes: usage.processes,
-    diskBytes: await diskBytes(pid),
+    diskBytes: disk,
     oomKills: usage.oomKills,
-    network: trafficOf(linkOf(id)),
+    network,
   };
 }
 
