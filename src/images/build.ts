@@ -9,8 +9,9 @@ import { until } from '#base/deadline.ts';
 import { type FileLock, tryLock } from '#host/flock.ts';
 import { type BuildContext, baseFingerprint, buildBase } from './bases.ts';
 import { type Image, type Layout, readImages } from './layout.ts';
-import { readInitScript } from './disk/initramfs.ts';
 import { makeDisk } from './disk/make.ts';
+import { type OnlineRunner, onlineSteps, runOnline } from './disk/online.ts';
+import { readNative } from './natives.ts';
 import { type Described, publish, stageImage, stageRoot } from './publish.ts';
 import type { Recipe } from './recipe.ts';
 import { applyStep, describeStep, stepFingerprint } from './steps.ts';
@@ -31,6 +32,8 @@ export interface BuildOptions {
   readonly force?: boolean;
   readonly onProgress?: ((progress: BuildProgress) => void) | undefined;
   readonly signal?: AbortSignal | undefined;
+  /** Runs the online steps of a disk's recipe; a recipe with such steps cannot be built without it. */
+  readonly online?: OnlineRunner;
 }
 
 /** As long as a build may take at most, with some time to spare. */
@@ -46,7 +49,7 @@ export async function hashRecipe(
 ): Promise<string> {
   const from: string[] = [await baseFingerprint(base)];
   for (const step of steps) from.push(await stepFingerprint(step, recipes));
-  if (disk) from.push(`disk ${diskVersion}`, await readInitScript());
+  if (disk) from.push(`disk ${diskVersion}`, sha256(await readNative('early')));
   const files = from.filter((each, index) => index === 0 || each !== '');
   const made = { name, kind, base, steps, with: files.length === 1 ? files[0] : files, arch: arch() };
   return sha256(JSON.stringify(disk ? { ...made, disk } : made));
@@ -92,6 +95,7 @@ export async function buildImage(
   const before = await findBuilt(layout, recipeHash);
   if (before && !force) return before;
 
+  const online = onlineSteps(recipe.steps, options.online);
   using lock = await lockBuild(layout, recipe.name, options);
   const meanwhile = await findBuilt(layout, recipeHash);
   if (meanwhile && meanwhile.createdAt !== before?.createdAt) return meanwhile;
@@ -100,7 +104,7 @@ export async function buildImage(
   const { name, aliases, description, kind, base, disk } = recipe;
   const root = disk ? await stageTree(workspace.directory) : await stageRoot(workspace.directory);
   const steps = recipe.steps.filter((step) => step.do !== 'packages' && step.do !== 'online');
-  const of = steps.length + 2 + (disk ? 2 : 0);
+  const of = steps.length + 2 + (disk ? 2 : 0) + Math.min(online.length, 1);
   let done = 0;
   let what = '';
   const report = (detail?: string): void =>
@@ -126,6 +130,10 @@ export async function buildImage(
     await mkdir(scratch);
     const staged = await stageImage(workspace.directory);
     await makeDisk({ root, disk, base, scratch, staged, identity: recipeHash }, context, next);
+    if (options.online && online.length > 0) {
+      next(`online ${online.map(({ argv }) => argv.join(' ')).join('; ')}`);
+      await runOnline(options.online, staged, { steps: online, append: disk.append, signal });
+    }
     described.disk = {
       virtualBytes: disk.size,
       boot: { append: disk.append },

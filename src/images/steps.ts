@@ -5,6 +5,7 @@ import { CarrelError, errnoOf } from '#base/errors.ts';
 import type { BuildContext } from './bases.ts';
 import { runCommand } from './command.ts';
 import { makeDirectories, resolveInRoot } from './inroot.ts';
+import { readNative } from './natives.ts';
 import type { MachineFact, RecipeStep } from './recipe.ts';
 import { sha256, walkTree } from './tree.ts';
 
@@ -137,21 +138,7 @@ async function copyFiles({ from }: StepOf<'copy_files'>, { root, recipes }: Buil
   }
 }
 
-/** Where the native parts are built, and where the agent lies in a machine. */
-const agentProgram = join(import.meta.dirname, '../../build/agent');
 const agentPlace = '/usr/lib/carrel/agent';
-
-async function agentBytes(): Promise<Buffer> {
-  try {
-    return await readFile(agentProgram);
-  } catch (error) {
-    if (errnoOf(error) !== 'ENOENT') throw error;
-    throw new CarrelError('host_unsupported', 'the agent for virtual machines is not built', {
-      hint: 'make -C src/native',
-      cause: error,
-    });
-  }
-}
 
 /** How an image is left without a fact that each machine has for itself. */
 const withoutFact: Readonly<Record<MachineFact, (context: BuildContext) => Promise<void>>> = {
@@ -181,7 +168,7 @@ const withoutFact: Readonly<Record<MachineFact, (context: BuildContext) => Promi
 
 /** What besides its text a step takes from the host: part of the recipe's hash. */
 export async function stepFingerprint(step: RecipeStep, recipes: string): Promise<string> {
-  if (step.do === 'agent') return sha256(await agentBytes());
+  if (step.do === 'agent') return sha256(await readNative('agent'));
   if (step.do !== 'copy_files') return '';
   const parts: string[] = [];
   for await (const { path, stats } of walkTree(join(recipes, step.from)))
@@ -210,7 +197,10 @@ export async function applyStep(step: RecipeStep, context: BuildContext): Promis
     case 'copy_files':
       return copyFiles(step, context);
     case 'agent':
-      return file({ path: agentPlace, content: await agentBytes(), mode: 0o755, uid: 0, gid: 0 }, context);
+      return file(
+        { path: agentPlace, content: await readNative('agent'), mode: 0o755, uid: 0, gid: 0 },
+        context,
+      );
     case 'per_machine':
       for (const fact of step.facts) await withoutFact[fact](context);
       return;

@@ -1,8 +1,9 @@
-/** The RAM disk of our disks: busybox, the few modules that reach the root, and init.sh. */
+/** The RAM disk of our disks: one program (src/native/early), and the few modules that reach the root. */
 import { readFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { CarrelError } from '#base/errors.ts';
 import { type CpioEntry, cpioArchive } from './cpio.ts';
+import { readNative } from '../natives.ts';
 import type { Kernel } from './kernel.ts';
 
 /** What every machine of ours has, and a PC's disk controller for `qemu -hda`. */
@@ -13,22 +14,10 @@ const groups = {
 /** Debian's cloud kernel lacks these; a machine that has virtio does not miss them. */
 const optional: ReadonlySet<string> = new Set(['ahci', 'e1000']);
 
-/** The commands of init.sh that are not part of the shell. */
-const commands = 'cat cp insmod mkdir mount poweroff sed sh sleep switch_root sync'.split(' ');
-
-const script = join(import.meta.dirname, 'init.sh');
-
-/** Part of a disk's recipe hash: what the RAM disk does. */
-export async function readInitScript(): Promise<string> {
-  return readFile(script, 'utf8');
-}
-
 /** Builds the archive, not packed: unpacking would cost more at every boot than it saves. */
-export async function buildInitramfs({ tree, modules }: Kernel): Promise<Buffer> {
+export async function buildInitramfs({ modules }: Kernel): Promise<Buffer> {
   const entries: CpioEntry[] = [
-    { path: 'init', kind: 'file', mode: 0o755, data: await readInitScript() },
-    { path: 'bin/busybox', kind: 'file', mode: 0o755, data: await readFile(join(tree, 'bin/busybox')) },
-    ...commands.map((name) => ({ path: `bin/${name}`, kind: 'symlink' as const, target: 'busybox' })),
+    { path: 'init', kind: 'file', mode: 0o755, data: await readNative('early') },
     ...['dev', 'proc', 'sys', 'root'].map((path) => ({ path, kind: 'directory' as const })),
   ];
   const packed = new Map<string, string>();

@@ -11,7 +11,7 @@ import { type Modules, readModules } from './modules.ts';
 
 export interface Kernel {
   readonly version: string;
-  /** The unpacked packages: kernel, busybox, kmod. */
+  /** The unpacked packages: the kernel's, and kmod. */
   readonly tree: string;
   /** The bzImage. */
   readonly image: Buffer;
@@ -29,7 +29,7 @@ export async function fetchKernel(
   context: Omit<BuildContext, 'root'>,
 ): Promise<Kernel> {
   await mkdir(place);
-  await debootstrap({ ...base, variant: 'extract', exclude: unwanted }, [kernel, 'busybox-static', 'kmod'], {
+  await debootstrap({ ...base, variant: 'extract', exclude: unwanted }, [kernel, 'kmod'], {
     ...context,
     root: place,
   });

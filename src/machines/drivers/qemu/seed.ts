@@ -1,6 +1,6 @@
 /**
  * The identity as an archive to be appended to the image's initial RAM disk, which puts it where it belongs
- * (src/images/disk/init.sh names the paths). Pure.
+ * (src/native/early/early.c names the paths). Pure.
  */
 import { type CpioEntry, cpioArchive } from '#images/disk/cpio.ts';
 import {
