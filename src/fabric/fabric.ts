@@ -86,7 +86,7 @@ export interface Traffic {
   readonly sentBytes: number;
 }
 
-export interface Fabric extends Disposable, Pick<Wires, 'plug' | 'plugTap' | 'unplug'> {
+export interface Fabric extends Disposable, Pick<Wires, 'plug' | 'plugTap' | 'connectTap' | 'unplug'> {
   /** The range of the default network. */
   readonly network: Cidr;
   /** Dotted IPv4 address of the default network's gateway, on its bridge. */

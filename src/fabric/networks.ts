@@ -8,6 +8,7 @@
 import { CarrelError } from '#base/errors.ts';
 import {
   type Cidr,
+  broadcastOf,
   contains,
   formatAddress,
   formatCidr,
@@ -80,7 +81,7 @@ export function parsePlan(plan: NetworkPlan): Network {
   if (!/^[a-z][a-z0-9_.]{1,14}$/.test(bridge) || ['lo', 'uplink0'].includes(bridge))
     throw impossible(`Invalid name of a bridge: ${JSON.stringify(bridge)}`);
   gatewayOf(range); // is there room?
-  if (networkOf(gateway, range.prefix).base !== range.base || gateway === range.base)
+  if (!contains(range, gateway) || gateway === range.base || gateway === broadcastOf(range))
     throw impossible(`${plan.gateway} cannot be the gateway of ${cidr}`);
   return { ...plan, range };
 }
@@ -129,9 +130,8 @@ export function placeOf(network: Network, text: string): Place {
   const routed = network.layout === 'routed';
   const prefix = routed ? ROUTED_PREFIX : network.range.prefix;
   const gateway = routed ? networkOf(address, prefix).base + 1 : parseAddress(network.gateway);
-  const { base } = networkOf(address, prefix);
-  const last = base + 2 ** (32 - prefix) - 1;
-  if (!contains(network.range, address) || [gateway, base, last].includes(address))
+  const own = networkOf(address, prefix);
+  if (!contains(network.range, address) || [gateway, own.base, broadcastOf(own)].includes(address))
     throw new CarrelError('internal', `${text} is no machine's address in ${formatCidr(network.range)}`);
   return { address, gateway, prefix };
 }

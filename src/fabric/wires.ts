@@ -94,6 +94,8 @@ export interface Wires {
   readonly known: Map<string, Plugged>;
   plug(options: PlugOptions): Promise<void>;
   plugTap(options: TapOptions): Promise<PluggedTap>;
+  /** Connects a device that was made loose: `tapOf` of the machine, in this namespace. Not for the routed layout. */
+  connectTap(wire: Wire): Promise<void>;
   unplug(machineId: string): Promise<void>;
   /** The link of a machine as the kernel has it, whoever plugged it. */
   find(machineId: string): Promise<Link | undefined>;
@@ -133,11 +135,12 @@ export function openWires({
     link: string,
     network: Network,
     make: (at: Plugged) => Promise<void>,
+    { present = false }: { present?: boolean } = {},
   ): Promise<void> => {
     const at = planWire(wire, network, link);
     const old = known.get(wire.machineId);
     if (old && (old.port.link !== link || old.network.name !== network.name)) await cut(old.port.link, old);
-    await links.delete(link); // of an earlier start: the kernel takes its time to end what held it
+    if (!present) await links.delete(link); // of an earlier start: the kernel takes its time to end what held it
     known.set(wire.machineId, at);
     const routed = network.layout === 'routed';
     try {
@@ -179,6 +182,14 @@ export function openWires({
     if (!fd) throw new CarrelError('internal', `${link} was not opened`);
     return { fd, link };
   };
+  const connectTap = async (wire: Wire): Promise<void> => {
+    const network = networkOf(wire.network);
+    if (network.layout === 'routed')
+      throw new CarrelError('internal', `a device of network ${network.name} is named after its address`);
+    const link = tapOf(wire.machineId);
+    const place = { mtu: MTU, master: masterOf(network), alias: wire.machineId, up: true };
+    await connect(wire, link, network, () => links.configure(link, place), { present: true });
+  };
   const unplug = async (machineId: string): Promise<void> => {
     const wire = known.get(machineId);
     known.delete(machineId);
@@ -188,7 +199,7 @@ export function openWires({
     for (const link of new Set([linkOf(machineId), tapOf(machineId), ...found])) await cut(link);
   };
 
-  return { known, plug, plugTap, unplug, find };
+  return { known, plug, plugTap, connectTap, unplug, find };
 }
 
 function cannotPlug(error: unknown): unknown {
