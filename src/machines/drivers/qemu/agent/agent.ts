@@ -47,7 +47,7 @@ export interface Agent {
   powerOff(options?: { now?: boolean }): Promise<void>;
   usage(): Promise<AgentUsage>;
   close(): void;
-  /** Resolves after `close`, and when nobody listens at the socket any more: the machine has ended. */
+  /** Resolves after `close`, and when a lost connection cannot be opened again: the machine has ended. */
   readonly closed: Promise<void>;
 }
 

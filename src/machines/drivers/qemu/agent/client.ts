@@ -53,8 +53,8 @@ class AgentClient implements Agent, LinkSource {
     this.#alive = true;
     void link.ended.then(async () => {
       this.#alive = false;
-      // so that the end of the machine is noticed though nobody asks anything
-      if (!this.#isClosed) await this.link().catch(() => undefined);
+      // so that the end of the machine is noticed though nobody asks anything; a keeper may hold the dead one's socket
+      if (!this.#isClosed) await this.link().catch(() => this.#finish());
     });
   }
 
