@@ -28,6 +28,7 @@ async function whyNoVms(): Promise<string | undefined> {
 }
 
 const skip = (await whyNoVms()) ?? false;
+const tiny = await (await openImages()).find('tiny', { kind: 'disk' });
 /** The stand-in for the internet: a documentation range, which machines may go to (RFC 5737). */
 const world = '203.0.113.2';
 const error = (message: string): string => `{"error_msg":${JSON.stringify(message)},"status":"error"}\n`;
@@ -62,7 +63,7 @@ async function post(path: string, body: unknown): Promise<string> {
     method: 'POST',
     headers: { 'content-type': 'application/json' },
     body: JSON.stringify(body),
-    signal: AbortSignal.timeout(180_000),
+    signal: AbortSignal.timeout(300_000),
   });
   return response.text();
 }
@@ -100,7 +101,7 @@ const login = (
   ...command: string[]
 ): Promise<LaunchResult> =>
   until(
-    60_000,
+    120_000,
     `ssh to ${ip}`,
     async () => {
       const result = await ssh(ip, options, input, ...command);
@@ -115,6 +116,14 @@ async function inside(ip: string, ...command: string[]): Promise<string> {
   const result = await login(ip, [], '', ...command);
   assert.equal(result.status, 0, result.stderr.toString());
   return result.stdout.toString();
+}
+
+async function ended(job: string): Promise<void> {
+  const { state, error } = await until(240_000, `job ${job}`, async () => {
+    const seen = await cloud.admin.getJob({ params: { job }, query: { wait: 30 } });
+    return seen.finishedAt === null ? undefined : seen;
+  });
+  assert.equal(state, 'done', JSON.stringify(error));
 }
 
 const table = async (): Promise<OsCloudTables> => cloud.admin.getOsCloudTables({ params: {} });
@@ -151,7 +160,11 @@ const reader = (url: URL): { stream: Stream; seen: () => string } => {
   return { stream, seen: () => text };
 };
 
-suite('the OS-Cloud lab', { skip, concurrency: false, timeout: 420_000 }, () => {
+/** Through the forwarded port, from the host itself. */
+const askForward = async (): Promise<string> =>
+  (await launch(['busybox', 'timeout', '5', 'busybox', 'nc', '127.0.0.1', '8080'])).stdout.toString();
+
+suite('the OS-Cloud lab', { skip, concurrency: false, timeout: 600_000 }, () => {
   before(async () => {
     host = stack.use(await makeNetns());
     const outside = stack.use(await makeNetns());
@@ -328,4 +341,65 @@ suite('the OS-Cloud lab', { skip, concurrency: false, timeout: 420_000 }, () => 
       await stream.ended;
     }
   });
+
+  test(
+    'machine 41 of the teaching cloud: its own subnet, a forward that works, a starter script line by line',
+    { skip: tiny ? false : 'the disk is not built: carrel image build tiny' },
+    async () => {
+      const { admin } = cloud;
+      await admin.createNetwork({ params: {}, body: { name: 'classic', layout: 'routed' } });
+      const { job, id } = await admin.createMachine({
+        params: {},
+        body: {
+          name: 'vm41',
+          image: 'tiny',
+          driver: 'qemu',
+          network: 'classic',
+          networkNumber: 41,
+          limits: { memoryBytes: 128 * 2 ** 20 },
+          starter: { lines: ['echo one', 'false', 'echo three'], limitSeconds: 60 },
+        },
+      });
+      const machine = id ?? assert.fail();
+      await ended(job.id);
+      const { address, driver } = await admin.getMachine({ params: { machine } });
+      assert.deepEqual([address, driver], ['192.168.241.2', 'qemu']);
+      const { daemon = 0 } = cloud.pids();
+      const links = await launch(['nsenter', `--net=/proc/${daemon}/ns/net`, '--', 'ip', '-4', 'addr']);
+      assert.match(links.stdout.toString(), /192\.168\.241\.1\/24 .*vmtap141/);
+
+      const { items } = await admin.listScripts({ params: { machine } });
+      const [first] = items;
+      assert.ok(first?.starter && first.jobId !== null);
+      await ended(first.jobId);
+      const again = await admin.runScript({ params: { machine }, body: { again: first.id } });
+      await ended(again.job.id);
+      for (const script of [first.id, again.id ?? '']) {
+        const { results } = await admin.getScript({ params: { machine, script } });
+        assert.deepEqual(
+          results.map(({ line, end, stdout }) => [line, end, stdout]),
+          [
+            ['echo one', { kind: 'exited', status: 0 }, 'one\n'],
+            ['false', { kind: 'exited', status: 1 }, ''],
+            ['echo three', { kind: 'exited', status: 0 }, 'three\n'],
+          ],
+        );
+        assert.ok(results.every(({ startedAt, wallMs }) => startedAt !== null && wallMs !== null));
+      }
+
+      const serve = 'while :; do echo hello from 41 | nc -l -p 4096; done';
+      await admin.createExec({ params: { machine }, body: { argv: ['/bin/sh', '-c', serve] } });
+      const forward = await admin.createForward({
+        params: { machine },
+        body: { port: 8080, machinePort: 4096 },
+      });
+      await until(
+        60_000,
+        'an answer of the machine',
+        async () => (await askForward()).includes('hello from 41') || undefined,
+      );
+      await admin.removeForward({ params: { machine, forward: forward.id } });
+      assert.equal(await askForward(), '');
+    },
+  );
 });

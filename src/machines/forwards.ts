@@ -51,12 +51,7 @@ interface Wanted {
   readonly machine_port: number;
 }
 
-export async function openForwards({
-  db,
-  openListener,
-  log = silent,
-  everyMs = 2000,
-}: ForwardsOptions): Promise<Forwards> {
+export function openForwards({ db, openListener, log = silent, everyMs = 2000 }: ForwardsOptions): Forwards {
   const held = new Map<string, Held>();
   let turn: Promise<unknown> = Promise.resolve();
   let closed = false;
@@ -107,7 +102,7 @@ export async function openForwards({
       log.warn('forwards could not be looked at', { error: messageOf(error) }),
     );
   };
-  await inTurn(agree);
+  pass(); // in the background: nobody waits for a port that is hard to get
   const timer = setInterval(pass, everyMs);
 
   const viewOf = (row: ForwardRow): Forward => {

@@ -39,7 +39,7 @@ suite('reaching machines', { skip }, () => {
   before(async () => {
     bed = await startBed();
     ada = await bed.user('ada');
-    forwards = await openAll();
+    forwards = openAll();
   });
   after(async () => {
     await forwards?.close();
@@ -70,7 +70,7 @@ suite('reaching machines', { skip }, () => {
     });
     await forwards.close();
     assert.equal(await ask(18_080), '(reset)');
-    forwards = await openAll();
+    forwards = openAll();
     await answered(18_080, 'hello');
     assert.deepEqual(
       (await forwards.listVisible(ada, { limit: 10 })).map(({ port, machinePort }) => [port, machinePort]),

@@ -2,7 +2,7 @@
  * What the OS-Cloud routes call a machine: a number that counts from 1 in each account, and a name of any
  * characters. Rows stay when the machine is deleted, so that no number is given twice.
  */
-import { sql, type Insertable, type Selectable } from 'kysely';
+import { sql, type Insertable } from 'kysely';
 import type { CreatedAt, Fact } from './columns.ts';
 import type { Tx } from './schema.ts';
 
@@ -17,7 +17,6 @@ export interface OsCloudMachineTable {
   network: Fact<string>;
   created_at: CreatedAt;
 }
-export type OsCloudMachine = Selectable<OsCloudMachineTable>;
 
 /** Gives the machine the account's next number. The caller holds the lock of the owner's row. */
 export async function insertOsCloudMachine(
