@@ -13,6 +13,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -196,6 +197,7 @@ int main(int argc, char **argv) {
   if (signals < 0) return 1;
   if (test) {
     if (argc == 5) root_prefix = argv[4];
+    prctl(PR_SET_PDEATHSIG, SIGTERM, 0, 0, 0); /* a test that is killed leaves nothing behind */
     host.fd = test_port(argv[2]);
     if (host.fd < 0 && listener < 0) {
       perror(argv[2]);
