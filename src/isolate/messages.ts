@@ -48,7 +48,6 @@ const messageSchema = z.discriminatedUnion('phase', [
 ]);
 
 export type Report = z.infer<typeof reportSchema>;
-export type Running = z.infer<typeof runningSchema>;
 export type Message = z.infer<typeof messageSchema>;
 export type PlanError = Extract<Message, { phase: 'error' }>;
 

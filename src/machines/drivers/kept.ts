@@ -4,7 +4,6 @@ import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { until, within } from '#base/deadline.ts';
 import { errnoOf, isCarrelError } from '#base/errors.ts';
-import type { Stats } from '#contract/schemas/machines.ts';
 import { isLocked, readLockNote } from '#host/flock.ts';
 import { signalProcess } from '#host/processes.ts';
 import { instanceGroup } from '#isolate/cgroups/group.ts';
@@ -141,15 +140,4 @@ export function isFrozen(layout: CgroupLayout, path: string): boolean {
     if (errnoOf(error) === 'ENOENT') return false;
     throw error;
   }
-}
-
-/** The fabric's end of the wire (proc_net(5), dev): what went in there is what the machine received. */
-export function trafficOf(link: string): Stats['network'] {
-  for (const line of readFileSync('/proc/thread-self/net/dev', 'utf8').split('\n')) {
-    const [name, figures] = line.split(':');
-    if (name?.trim() !== link || figures === undefined) continue;
-    const numbers = figures.trim().split(/\s+/).map(Number);
-    return { receivedBytes: numbers[8] ?? 0, sentBytes: numbers[0] ?? 0 };
-  }
-  return null;
 }

@@ -8,6 +8,7 @@ import type { Driver, MachineSpec, RunningMachine } from '../../driver.ts';
 import { isEnding, killKept, lastEnd, reach, removeDirectory, tidyKept, tracesOf } from '../kept.ts';
 import type { DriverHost } from '../table.ts';
 import { createAcceleration } from './accelerator.ts';
+import { giveSerialPassword } from './agentless.ts';
 import { createAgents } from './agents.ts';
 import { copyDisk, dropDiskSnapshot, makeDisk, restoreDisk, snapshotDisk } from './disk/disk.ts';
 import type { DiskFiles } from './disk/files.ts';
@@ -83,6 +84,8 @@ export function createQemuDriver(host: DriverHost): Driver {
       await mkdir(spec.directory, { recursive: true, mode: 0o700 });
       await host.images.hold(spec.image, spec.directory);
       await secretsOf(vmPaths(spec.directory).identity);
+      const { disk } = await requireDiskImage(spec, host);
+      if (!disk.agent && disk.boot) await giveSerialPassword(spec.directory);
       const files = await filesOf(spec);
       await (spec.source ? copyDisk(files, spec.source) : makeDisk(files, spec.image));
     },

@@ -6,6 +6,7 @@ import type { MachineSpec, RunningMachine } from '../../driver.ts';
 import { newPassword } from '../../password.ts';
 import { endReport } from '../kept.ts';
 import type { DriverHost } from '../table.ts';
+import { createSerialRunner } from './agentless.ts';
 import type { Agents } from './agents.ts';
 import { openConsole } from './console.ts';
 import { observeVm } from './observe.ts';
@@ -49,10 +50,11 @@ export function runningVm(
   let paused = startsPaused;
   const command = (name: string): Promise<unknown> =>
     withQmp(directory, (qmp) => qmp.execute(name, {}, nothing));
+  const runOnConsole = createSerialRunner(directory);
   const needAgent = (): void => {
     if (hasAgent) return;
     throw new CarrelError('driver_unsupported', `the image of machine ${spec.name} has no agent`, {
-      hint: 'work on its console, or over ssh',
+      hint: 'run commands, which go over its console, or use ssh',
     });
   };
   kept.console.onOutput(() => undefined); // what the serial line says is recorded; nobody waits for it here
@@ -71,10 +73,10 @@ export function runningVm(
     },
     isPaused: () => paused,
     ready: (options) => untilReady(ofGuest, options),
-    async run(request, options) {
-      needAgent();
-      return agents.use(directory, (agent) => agent.run(request, options));
-    },
+    run: (request, options) =>
+      hasAgent
+        ? agents.use(directory, (agent) => agent.run(request, options))
+        : runOnConsole(request, options),
     async exec(id, request) {
       needAgent();
       await agents.use(directory, (agent) => agent.startKept(id, request));

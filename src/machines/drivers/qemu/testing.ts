@@ -1,6 +1,6 @@
 /** What the tests of virtual machines share: the driver on this host, in a network namespace of its own, with the image `tiny`. */
 import { randomBytes, randomInt } from 'node:crypto';
-import { existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type Fabric, openFabric } from '#fabric/fabric.ts';
@@ -37,15 +37,30 @@ export interface VmBed extends AsyncDisposable {
   spec(more?: Partial<MachineSpec>): MachineSpec;
 }
 
-/** For a test file of its own process: the main thread stays in the namespace. */
-export async function makeVmBed(): Promise<VmBed> {
+/** The same content with other words about it, in another cache. */
+function copyImage({ directory, hash }: Image, words: Pick<Image, 'disk'>, to: string): void {
+  cpSync(directory, join(to, hash), { recursive: true });
+  const path = join(to, hash, 'image.json');
+  const record: unknown = JSON.parse(readFileSync(path, 'utf8'));
+  writeFileSync(path, JSON.stringify({ ...(typeof record === 'object' ? record : {}), ...words }));
+}
+
+/**
+ * For a test file of its own process: the main thread stays in the namespace. `changed` gives an image of the same
+ * content of which something else is known.
+ */
+export async function makeVmBed(
+  changed?: (disk: NonNullable<Image['disk']>) => Image['disk'],
+): Promise<VmBed> {
   await using stack = new AsyncDisposableStack();
   const directory = mkdtempSync(join(tmpdir(), 'carrel-vm-'));
   stack.defer(() => rmSync(directory, { recursive: true, force: true }));
   const instance = randomBytes(4).toString('hex');
   stack.defer(() => sweepGroups(readCgroupLayout(), instanceGroup(instance)));
-  const images = await openImages();
-  const image = await images.ensure('tiny');
+  const tiny = await (await openImages()).ensure('tiny');
+  const images = await openImages(changed ? { cache: join(directory, 'cache') } : {});
+  if (changed && tiny.disk) copyImage(tiny, { disk: changed(tiny.disk) }, images.layout.images);
+  const image = await images.require('tiny');
   const netns = stack.use(await makeNetns());
   enterNetns(netns.pid);
   const fabric = stack.use(await openFabric());
