@@ -295,6 +295,7 @@ export async function openFabric(options: FabricOptions = {}): Promise<Fabric> {
     setHosts: async (name, hosts) => await names.setHosts(networkOf(name), hosts),
     plug: async (wire) => await wires.plug(wire),
     plugTap: async (wire) => await wires.plugTap(wire),
+    connectTap: (wire) => wires.connectTap(wire),
     unplug: async (machineId) => await wires.unplug(machineId),
     async traffic(machineId) {
       const link = await wires.find(machineId);

@@ -27,6 +27,7 @@ import {
   selectMachineForUpdate,
 } from '#store/machines.ts';
 import { selectNetworkByName } from '#store/networks.ts';
+import { takeSpare } from '#store/templates.ts';
 import type { Tx } from '#store/schema.ts';
 import type { Actor, RequestInfo } from '#base/actor.ts';
 import { type Cloud, driverFor, driverNamed } from './cloud.ts';
@@ -70,12 +71,16 @@ export interface Plan {
   readonly courseId?: string | null;
   readonly labId?: string | null;
   readonly submissionId?: string | null;
+  /** A template's key: if a copy of it waits, that one becomes the machine. */
+  readonly spareOf?: string | undefined;
 }
 
 /** A row and what belongs to it, inside the caller's transaction. */
 export async function insertWhole(tx: Tx, plan: Plan): Promise<Row> {
   const { networkId } = plan;
+  const spare = plan.spareOf === undefined ? undefined : await takeSpare(tx, plan.spareOf);
   const row = await insertMachine(tx, {
+    ...(spare && { id: spare.id, uid_slot: spare.uid_slot }),
     name: plan.name,
     owner_id: plan.ownerId,
     course_id: plan.courseId ?? null,
@@ -131,6 +136,8 @@ export async function requestCreate(
   const image = await requireImage(wanted.image, { kind: imageKindOf[driver] });
   const limits = limitsFor(wanted.limits, image);
   await driverNamed(cloud, driver).validate({ name, limits }, image);
+  const templates = start && network.layout === 'bridge' ? driverNamed(cloud, driver).templates : undefined;
+  const spareOf = image.disk?.agent === true ? await templates?.keyOf(image.hash, limits) : undefined;
   const accepted = await transaction(cloud.db, async (tx) => {
     await requireQuota(tx, actor.id, limits);
     const row = await insertWhole(tx, {
@@ -148,6 +155,7 @@ export async function requestCreate(
       expiresAt: wanted.ttlSeconds === undefined ? null : new Date(Date.now() + wanted.ttlSeconds * 1000),
       courseId,
       labId,
+      spareOf,
     });
     if (starter) await insertStarter(tx, row.id, starter, actor.id);
     await alongside?.(tx, row.id);

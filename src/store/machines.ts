@@ -76,11 +76,14 @@ export interface MachineTable {
 export type Machine = Selectable<MachineTable>;
 
 /** Makes the row, before anything is done; `name_taken` if the owner has a machine of that name. */
-export async function insertMachine(db: Db, values: Omit<Insertable<MachineTable>, 'id'>): Promise<Machine> {
+export async function insertMachine(
+  db: Db,
+  { id = newId('machine'), ...values }: Omit<Insertable<MachineTable>, 'id'> & { readonly id?: string },
+): Promise<Machine> {
   try {
     return await db
       .insertInto('machines')
-      .values({ id: newId('machine'), ...values })
+      .values({ id, ...values })
       .returningAll()
       .executeTakeFirstOrThrow();
   } catch (error) {

@@ -11,21 +11,29 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { link, open, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { sleep } from '#base/deadline.ts';
 import { CarrelError, errnoOf, messageOf } from '#base/errors.ts';
 import { isLocked } from '#host/flock.ts';
-import { type Kept, keptPaths } from '#isolate/kept.ts';
+import { adoptKept, type Kept, keptPaths, machineGroup } from '#isolate/kept.ts';
 import type { MachineSpec } from '../../../driver.ts';
-import { killKept } from '../../kept.ts';
-import { type DiskFiles, layerPath, makeDiskDirectory, makeLayer, saveState } from '../disk/files.ts';
+import { killKept, reach } from '../../kept.ts';
+import {
+  type DiskFiles,
+  layerPath,
+  makeDiskDirectory,
+  makeLayer,
+  requireState,
+  saveState,
+} from '../disk/files.ts';
 import { nodeOf } from '../disk/state.ts';
 import { makeIdentity, secretsOf } from '../identity.ts';
 import { nothing, type Qmp, withQmp } from '../qmp.ts';
 import { readRuntime } from '../runtime.ts';
-import { vmPaths } from '../spec.ts';
+import { groupLimits, vmPaths } from '../spec.ts';
 import { type Launch, launchQemu } from '../start.ts';
 import type { TemplateFiles } from './files.ts';
 import type { TemplateMemory } from './memory.ts';
-import type { TemplateParts } from './park.ts';
+import { partingMs, runTrue, type TemplateParts } from './park.ts';
 import { loadState, memoryInJail } from './qemu.ts';
 
 export interface CloneParts extends TemplateParts {
@@ -117,12 +125,62 @@ export async function loadClone(
   });
   try {
     await withQmp(directory, loadState);
-    if (waiting) await note(directory, 'waiting');
+    if (waiting) {
+      await warm(spec, parts);
+      await note(directory, 'waiting');
+    }
     void parts.store.touch(template.key).catch(() => undefined);
     return kept;
   } catch (error) {
     kept.close();
     throw error;
+  }
+}
+
+/**
+ * A copy that waits is told that it is nobody, and runs a command: that is the way it will go once more when it gets
+ * an owner. Under emulation most of the time of a start goes into translating this code, and what is translated stays.
+ */
+async function warm(spec: MachineSpec, { agents }: CloneParts): Promise<void> {
+  const { directory } = spec;
+  await withQmp(directory, (qmp) => qmp.execute('cont', {}, nothing));
+  await agents.use(directory, async (agent) => {
+    await agent.identify(makeIdentity(spec, await secretsOf(vmPaths(directory).identity)));
+    await runTrue(agent);
+    await agent.sync();
+  });
+  agents.drop(directory);
+  await sleep(partingMs);
+  await withQmp(directory, (qmp) => qmp.execute('stop', {}, nothing));
+}
+
+/** Gives a waiting copy to the machine that it was for all along. Like `startClone` when that fails. */
+export async function adoptSpare(
+  spec: MachineSpec,
+  files: DiskFiles,
+  parts: CloneParts,
+): Promise<Kept | string> {
+  const { id, directory, limits, network, ownerId } = spec;
+  const { fabric, instance } = parts;
+  let kept: Kept | undefined;
+  try {
+    kept = await reach(spec, adoptKept);
+    if (!kept) throw new CarrelError('machine_lost', 'it has ended');
+    const state = await requireState(directory);
+    const { accelerator } = await parts.acceleration();
+    machineGroup(instance, id).limit(groupLimits(limits, accelerator));
+    const { name, address, mac, bytesPerSecond } = network;
+    await fabric.connectTap({ machineId: id, owner: ownerId, network: name, address, mac, bytesPerSecond });
+    await saveState(directory, { ...state, bytes: files.bytes });
+    await nameClone(spec, files, { diskBytes: state.bytes }, parts);
+    return kept;
+  } catch (error) {
+    kept?.close();
+    await discardClone(spec, parts);
+    return `the machine had to boot: the copy that waited for it could not be used (${messageOf(error)})`.slice(
+      0,
+      500,
+    );
   }
 }
 

@@ -12,6 +12,7 @@ import { type Kept, machineGroup } from '#isolate/kept.ts';
 import type { MachineSpec } from '../../../driver.ts';
 import type { EarlySpec, ParkContext } from '../../../templates/driver.ts';
 import { keeperEnd } from '../../kept.ts';
+import type { Agent } from '../agent/agent.ts';
 import { makeDisk } from '../disk/disk.ts';
 import { layerPath } from '../disk/files.ts';
 import { nothing, withQmp } from '../qmp.ts';
@@ -35,7 +36,7 @@ const idleShare = 0.06;
 /** Several looks in a row: a service that waits for another one is not done. */
 const quietLooks = 3;
 /** The agent notices that nobody is connected any more. */
-const partingMs = 300;
+export const partingMs = 300;
 const endMs = 20_000;
 
 /** TEST-NET-1 (RFC 5737): an address that is nobody's; the wire leads nowhere anyway. */
@@ -139,6 +140,14 @@ export async function parkTemplate(
   }
 }
 
+/** A command that does nothing but be run. */
+export async function runTrue(agent: Agent, options?: { signal: AbortSignal }): Promise<void> {
+  await agent.run(
+    { argv: ['/bin/true'], env: {}, cwd: '/', user: 'root', stdin: '', limitMs: 30_000, outputBytes: 4096 },
+    options,
+  );
+}
+
 /** From power on to a machine that has nothing to do, is known to nobody, and has everything on its disk. */
 async function boot(
   { id, directory }: MachineSpec,
@@ -159,10 +168,7 @@ async function boot(
   }
   await agents.use(directory, async (agent) => {
     // what a first command needs is in memory then
-    await agent.run(
-      { argv: ['/bin/true'], env: {}, cwd: '/', user: 'root', stdin: '', limitMs: 10_000, outputBytes: 4096 },
-      { signal },
-    );
+    await runTrue(agent, { signal });
     await agent.sync();
   });
   agents.drop(directory);

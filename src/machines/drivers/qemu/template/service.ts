@@ -8,6 +8,7 @@ import type { DiskFiles } from '../disk/files.ts';
 import { qemuUid } from '../spec.ts';
 import { requireDiskImage } from '../start.ts';
 import {
+  adoptSpare,
   type CloneParts,
   couldBeClone,
   discardClone,
@@ -81,6 +82,7 @@ export function createTemplating(parts: CloneParts): Templating {
     waits: async (place) => isWaiting(place),
     isWaiting,
     async start(spec, files) {
+      if (isWaiting(spec)) return adoptSpare(spec, files, parts);
       if (!(await couldBeClone(spec))) return undefined;
       const template = await templateFor(spec);
       if (template?.diskBytes === undefined || template.diskBytes > files.bytes) return undefined;
