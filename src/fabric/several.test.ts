@@ -66,9 +66,19 @@ function translations(rules: string): string[] {
   return (rules.match(/^.*masquerade.*$/gm) ?? []).map((line) => line.trim());
 }
 
+/** Does an answer come at last? On a busy host the first one may be late. */
+async function answers(machine: Netbed, target: string): Promise<boolean> {
+  for (let attempt = 0; attempt < 5; attempt += 1) if (await machine.pings(target)) return true;
+  return false;
+}
+
+/** Asked several times where an answer is expected, once where none is. */
 async function reaches(from: string, targets: Readonly<Record<string, boolean>>): Promise<void> {
   const found = await Promise.all(
-    Object.keys(targets).map(async (target) => [target, await vm(from).pings(target)] as const),
+    Object.entries(targets).map(
+      async ([target, expected]) =>
+        [target, expected ? await answers(vm(from), target) : await vm(from).pings(target)] as const,
+    ),
   );
   assert.deepEqual(Object.fromEntries(found), targets, from);
 }
@@ -166,10 +176,11 @@ test('containers have their place in every layout, too', { skip }, async () => {
     await using machine: Netbed = await makeNetns();
     const wire = wireOf(address, 'anna', network);
     await bed().fabric.plug({ ...wire, pid: machine.pid });
-    assert.ok(await machine.pings(gateway), address);
-    assert.ok(await machine.pings('203.0.113.1'), address);
-    assert.ok(await machine.pings(network === 'lab' ? '10.20.0.2' : '192.168.241.2'), address);
+    const neighbour = network === 'lab' ? '10.20.0.2' : '192.168.241.2';
+    const found = [gateway, '203.0.113.1', neighbour].map(async (target) => await answers(machine, target));
+    const reached = await Promise.all(found);
     await bed().fabric.unplug(wire.machineId);
+    assert.deepEqual(reached, [true, true, true], address);
   }
 });
 
