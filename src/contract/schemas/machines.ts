@@ -223,6 +223,8 @@ export const stats = z.strictObject({
   diskBytes: bytes.nullable(),
   oomKills: z.int(),
   network: z.strictObject({ receivedBytes: bytes, sentBytes: bytes }).nullable(),
+  /** How often the guest's processors have given control back to the host (KVM exits); null where nobody counts them. */
+  exits: z.int().nullable(),
 });
 export type Stats = z.infer<typeof stats>;
 

@@ -15,6 +15,7 @@ export async function observe(id: string, pid: number, usage: GroupUsage, fabric
     processes: usage.processes,
     diskBytes: disk,
     oomKills: usage.oomKills,
+    exits: null,
     network,
   };
 }

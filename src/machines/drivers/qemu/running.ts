@@ -97,7 +97,7 @@ export function runningVm(
       await agents.use(directory, (agent) => agent.setPassword(hash));
       return password;
     },
-    stats: () => observeVm(spec, group.usage(), fabric),
+    stats: () => observeVm(spec, { usage: group.usage(), fabric, accelerator: runtime.accelerator }),
     release: () => kept.close(),
   };
 }
