@@ -50,7 +50,7 @@ import {
 } from './wires.ts';
 
 export type { NetworkPlan } from './networks.ts';
-export { type PluggedTap, type TapOptions, type PlugOptions, type Wire, linkOf, tapOf } from './wires.ts';
+export { type Wire, linkOf, tapOf } from './wires.ts';
 
 /** Never the way out: the host's own metadata service, and networks that are private to the host's site. */
 export const closedByDefault: readonly string[] = [
@@ -75,7 +75,7 @@ export interface FabricOptions {
   readonly netns?: string;
   /** Where the uplink answers DNS; undefined: no DNS. */
   readonly resolver?: string | undefined;
-  /** DIR/run, for the files of name servers; without it there can be none. */
+  /** A directory of ours for the files of name servers, DIR or DIR/run; without it there can be none. */
   readonly runDirectory?: string;
   readonly log?: Logger;
 }

@@ -147,7 +147,7 @@ async function writeFiles(home: string, text: Files): Promise<Files> {
   const above = dirname(home);
   await mkdir(above, { recursive: true, mode: 0o711 });
   // whoever knows a name gets through, or nobody could not; what there is, is not shown
-  for (const path of canBeNobody() ? [above, dirname(above), dirname(dirname(above))] : []) {
+  for (const path of canBeNobody() ? [above, dirname(above)] : []) {
     const { mode } = await stat(path);
     if ((mode & 0o001) === 0) await chmod(path, (mode & 0o7777) | 0o011);
   }
