@@ -1,7 +1,6 @@
 /**
  * Port forwards of this host, held by the daemon: a row each, and a relay that makes it true. The rows are
- * looked at after every change, and every few seconds for what another process changed; so they come back after
- * a restart, and go with their machine.
+ * looked at after every change that is announced, so they come back after a restart and go with their machine.
  */
 import { CarrelError, isCarrelError, messageOf } from '#base/errors.ts';
 import { silent, type Logger } from '#base/log.ts';
@@ -9,7 +8,8 @@ import type { Actor } from '#base/actor.ts';
 import type { Forward, NewForward } from '#contract/schemas/forwards.ts';
 import { isLoopback } from '#fabric/listeners.ts';
 import type { Fd } from '#host/fds.ts';
-import { transaction } from '#store/database.ts';
+import { type Store, transaction } from '#store/database.ts';
+import { eventsChannel } from '#store/events.ts';
 import { insertForward } from '#store/forwards.ts';
 import { selectMachineForUpdate } from '#store/machines.ts';
 import type { Db } from '#store/schema.ts';
@@ -17,11 +17,12 @@ import { visible } from './list.ts';
 import { openRelay, type Relay } from './relay.ts';
 
 export interface ForwardsOptions {
-  readonly db: Db;
+  readonly store: Pick<Store, 'db' | 'listen'>;
   /** Opens a listening socket in the host's network namespace. */
   readonly openListener: (endpoint: { host: string; port: number }) => Promise<{ readonly socket: Fd }>;
   readonly log?: Logger;
-  readonly everyMs?: number;
+  /** How soon a port that could not be had is asked for again. */
+  readonly retryMs?: number;
 }
 
 export interface Forwards {
@@ -37,6 +38,8 @@ export interface Forwards {
 
 /** Of one machine. */
 const maxForwards = 16;
+/** Changes that come together are looked at together. */
+const gatherMs = 100;
 
 interface Held {
   relay: Relay | undefined;
@@ -51,7 +54,12 @@ interface Wanted {
   readonly machine_port: number;
 }
 
-export function openForwards({ db, openListener, log = silent, everyMs = 2000 }: ForwardsOptions): Forwards {
+export function openForwards({
+  store: { db, listen: listenToChanges },
+  openListener,
+  log = silent,
+  retryMs = 2000,
+}: ForwardsOptions): Forwards {
   const held = new Map<string, Held>();
   let turn: Promise<unknown> = Promise.resolve();
   let closed = false;
@@ -97,13 +105,27 @@ export function openForwards({ db, openListener, log = silent, everyMs = 2000 }:
     }
   };
 
-  const pass = (): void => {
-    inTurn(agree).catch((error: unknown) =>
-      log.warn('forwards could not be looked at', { error: messageOf(error) }),
+  let timer: NodeJS.Timeout | undefined;
+  const lookIn = (ms: number): void => {
+    if (!closed) timer ??= setTimeout(look, ms);
+  };
+  const look = (): void => {
+    timer = undefined;
+    inTurn(agree).then(
+      () => {
+        if ([...held.values()].some(({ relay }) => relay === undefined)) lookIn(retryMs);
+      },
+      (error: unknown) => {
+        log.warn('forwards could not be looked at', { error: messageOf(error) });
+        lookIn(retryMs);
+      },
     );
   };
-  pass(); // in the background: nobody waits for a port that is hard to get
-  const timer = setInterval(pass, everyMs);
+  look(); // in the background: nobody waits for a port that is hard to get
+  // new ones are made here; what comes from elsewhere is the end of a machine
+  const listening = listenToChanges(eventsChannel, () => {
+    if (held.size > 0) lookIn(gatherMs);
+  });
 
   const viewOf = (row: ForwardRow): Forward => {
     const one = held.get(row.id);
@@ -183,7 +205,8 @@ export function openForwards({ db, openListener, log = silent, everyMs = 2000 }:
     },
     async close() {
       closed = true;
-      clearInterval(timer);
+      clearTimeout(timer);
+      (await listening)();
       await inTurn(async () => {
         for (const id of held.keys()) await drop(id);
       });

@@ -34,7 +34,7 @@ suite('reaching machines', { skip }, () => {
   let ada: Actor;
   let forwards: Forwards;
   const openAll = () =>
-    openForwards({ db: bed.store.db, openListener: async (at) => openListener(at), everyMs: 200 });
+    openForwards({ store: bed.store, openListener: async (at) => openListener(at), retryMs: 200 });
 
   before(async () => {
     bed = await startBed();

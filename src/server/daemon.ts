@@ -105,7 +105,7 @@ export async function startDaemon({
     const feed = openEventFeed(store, log);
     undo.push(() => feed.close());
 
-    const forwards = openForwards({ db, openListener: listenerOutside, log });
+    const forwards = openForwards({ store, openListener: listenerOutside, log });
     undo.push(() => forwards.close());
 
     const health = createHealth({
