@@ -94,6 +94,11 @@ export async function openService({
   return { server, machines, worker, close, [Symbol.asyncDispose]: close };
 }
 
+/** A network's name server is the bed's own, and another process whenever a name has been taken back. */
+export function exceptNameServers(left: readonly string[]): string[] {
+  return left.filter((line) => !/^process: \d+ dnsmasq:/.test(line));
+}
+
 let counter = 0;
 
 /** A creation request with small limits, for the small image. */
