@@ -83,6 +83,7 @@ export async function openService({
     log,
     reconciles,
     reconcileEveryMs: 500,
+    parksByItself: false,
     drivers: copyingDrivers,
   });
   const worker = createWorker({ store, jobs: machines.jobs, leaseMs, heartbeatMs: leaseMs / 3, log });
