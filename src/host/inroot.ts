@@ -15,7 +15,7 @@ import { basename, dirname } from 'node:path/posix';
 import { promisify } from 'node:util';
 import { CarrelError, type ErrorCode, errnoOf } from '#base/errors.ts';
 import { type Fd, ownFd } from './fds.ts';
-import { cString, errnoName, syscallError, trySyscall } from './syscalls.ts';
+import { cString, errnoName, syscallErrno, syscallError, trySyscall } from './syscalls.ts';
 
 const read = promisify(readCallback);
 
@@ -76,10 +76,10 @@ function failed(call: string, result: number, path: string): CarrelError {
 }
 
 /** struct open_how: u64 flags, mode, resolve. */
-function openat2(directory: number, path: string, flags: number, options: InRootOptions): Fd {
+function openat2(directory: number, path: string, flags: number, options: InRootOptions, mode = 0): Fd {
   const how = BigUint64Array.of(
     BigInt(flags | O_CLOEXEC),
-    0n,
+    BigInt(mode),
     BigInt(RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | (options.stayOnMount === true ? RESOLVE_NO_XDEV : 0)),
   );
   for (let attempt = 0; ; attempt += 1) {
@@ -99,15 +99,37 @@ function openRoot(root: string): Fd {
   }
 }
 
-/** Opens a regular file for reading; anything else is refused without being touched. */
-export function openFileInRoot(root: string, path: string, options: InRootOptions = {}): Fd {
+export interface OpenInRootOptions extends InRootOptions {
+  /** Flags of open(2): how to open, O_APPEND, O_TRUNC; with O_CREAT a file that is missing is made (0644). */
+  readonly flags?: number;
+}
+
+/** Makes an empty file; undefined if something has that name already, be it a link that leads nowhere. */
+function createInRoot(top: Fd, path: string, flags: number, options: InRootOptions): Fd | undefined {
+  try {
+    return openat2(top.fd, path, flags | O_CREAT | O_EXCL | O_NOCTTY, options, 0o644);
+  } catch (error) {
+    if (syscallErrno(error) === 'EEXIST') return undefined;
+    throw error;
+  }
+}
+
+/** Opens a regular file, for reading unless told otherwise; anything else is refused without being touched. */
+export function openFileInRoot(
+  root: string,
+  path: string,
+  { flags = O_RDONLY, ...options }: OpenInRootOptions = {},
+): Fd {
   using top = openRoot(root);
+  const created = (flags & O_CREAT) === 0 ? undefined : createInRoot(top, path, flags, options);
+  if (created) return created;
   using handle = openat2(top.fd, path, O_PATH, options);
   const { mode } = fstatSync(handle.fd);
   if ((mode & S_IFMT) !== S_IFREG)
     throw new CarrelError('invalid_request', `${path} is no regular file`, { details: { object: path } });
   // non-blocking still matters: /proc/kmsg and its like call themselves regular files
-  return ownFd(openSync(`/proc/self/fd/${handle.fd}`, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
+  const again = (flags & ~O_CREAT) | O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
+  return ownFd(openSync(`/proc/self/fd/${handle.fd}`, again));
 }
 
 /** The content of a regular file of at most `maxBytes`; `too_large` beyond, whatever its size claims to be. */

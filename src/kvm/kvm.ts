@@ -13,7 +13,7 @@
 import { openSync } from 'node:fs';
 import { CarrelError, errnoOf } from '#base/errors.ts';
 import { type Fd, ownFd } from '#host/fds.ts';
-import { capabilities, type CapabilityName } from './abi/capabilities.ts';
+import { capabilities, type Capability } from './abi/capabilities.ts';
 import { API_VERSION } from './abi/flags.ts';
 import { kvmCpuid2, kvmCpuidEntryBytes } from './abi/structs.ts';
 import { kvmCall } from './vcpu.ts';
@@ -21,6 +21,11 @@ import { Vm } from './vm.ts';
 
 /** KVM_MAX_CPUID_ENTRIES in arch/x86/include/asm/kvm_host.h. */
 const maxCpuidEntries = 256;
+
+export interface HostCapability extends Capability {
+  readonly name: string;
+  readonly value: number;
+}
 
 export class Kvm {
   readonly #fd: Fd;
@@ -38,9 +43,16 @@ export class Kvm {
     return kvmCall(this.#fd.fd, 'GET_API_VERSION');
   }
 
-  /** 0: not there. 1: there. More: what the table of capabilities says. */
-  check(name: CapabilityName): number {
-    return kvmCall(this.#fd.fd, 'CHECK_EXTENSION', capabilities[name].number);
+  /** What this KVM can do. Value 0: not there; 1: there; more: what the table of capabilities says. */
+  capabilities(): HostCapability[] {
+    const ask = (number: number): number => kvmCall(this.#fd.fd, 'CHECK_EXTENSION', number);
+    return Object.entries(capabilities).map(([name, { number, doc, unit }]) => ({
+      name,
+      number,
+      doc,
+      unit,
+      value: ask(number),
+    }));
   }
 
   /** Bytes of a vCPU's kvm_run: struct kvm_run, a page for port data, and the rings. */

@@ -1,5 +1,5 @@
 /** struct kvm_regs and struct kvm_sregs as objects. What the bits mean: Intel SDM volume 3A, chapter 2. */
-import { kvmSegment, kvmSregs } from './abi/structs.ts';
+import { kvmRegs, kvmSegment, kvmSregs } from './abi/structs.ts';
 
 /** In the order of struct kvm_regs, eight bytes each. */
 export const registerNames = [
@@ -50,6 +50,9 @@ export function readRegisters(view: DataView, at = 0): Registers {
   };
 }
 
+/** All of them 0. */
+export const zeroRegisters: Readonly<Registers> = readRegisters(new DataView(new ArrayBuffer(kvmRegs.bytes)));
+
 export function writeRegisters(view: DataView, registers: Registers): void {
   for (const [index, name] of registerNames.entries()) view.setBigUint64(index * 8, registers[name], true);
 }
@@ -73,8 +76,7 @@ export interface Segment {
 
 export const segmentNames = ['cs', 'ds', 'es', 'fs', 'gs', 'ss'] as const;
 export type SegmentName = (typeof segmentNames)[number];
-export const controlNames = ['cr0', 'cr2', 'cr3', 'cr4', 'efer'] as const;
-export type ControlName = (typeof controlNames)[number];
+export type ControlName = 'cr0' | 'cr2' | 'cr3' | 'cr4' | 'efer';
 
 /** A processor's special registers, over the bytes of one struct kvm_sregs: what is not set stays as KVM had it. */
 export class SpecialRegisters {

@@ -9,6 +9,7 @@ import { reachCommands } from './reach.ts';
 import { snapshotCommands } from './snapshots.ts';
 import { systemCommands } from './system.ts';
 import { templateCommands } from './templates.ts';
+import { vmmCommands } from './vmm.ts';
 
 export const groups: readonly GroupSpec[] = [
   { name: 'user', doc: 'accounts' },
@@ -28,6 +29,7 @@ export const groups: readonly GroupSpec[] = [
   { name: 'template', doc: 'virtual machines booted ahead of time, to be copied' },
   { name: 'network', doc: 'networks' },
   { name: 'job', doc: 'what is being done, and what was' },
+  { name: 'vmm', doc: 'the hypervisor: guests on /dev/kvm' },
 ];
 
 export const commands: readonly CommandSpec[] = [
@@ -40,4 +42,5 @@ export const commands: readonly CommandSpec[] = [
   ...reachCommands,
   ...templateCommands,
   ...systemCommands,
+  ...vmmCommands,
 ];

@@ -1,19 +1,19 @@
 /** What KVM_CHECK_EXTENSION is asked for. Numbers: KVM_CAP_* in include/uapi/linux/kvm.h; meanings: api.rst. */
 
-interface Capability {
+export interface Capability {
   readonly number: number;
   readonly doc: string;
   /** What the answer is, where it is more than yes or no. */
-  readonly unit?: string;
+  readonly unit?: string | undefined;
 }
 
-export const capabilities = {
+export const capabilities: Readonly<Record<string, Capability>> = {
   USER_MEMORY: { number: 3, doc: 'guest memory from user space' },
   SET_TSS_ADDR: { number: 4, doc: 'place for the three pages that VMX needs' },
   EXT_CPUID: { number: 7, doc: 'CPUID as the guest shall see it' },
   NR_VCPUS: { number: 9, doc: 'vCPUs recommended for one VM', unit: 'vCPUs' },
   NR_MEMSLOTS: { number: 10, doc: 'memory slots of one VM', unit: 'slots' },
-  COALESCED_MMIO: { number: 15, doc: 'writes to devices collected in a ring', unit: 'page of kvm_run' },
+  COALESCED_MMIO: { number: 15, doc: 'writes to devices collected in a ring', unit: '(its page in kvm_run)' },
   SET_GUEST_DEBUG: { number: 23, doc: 'single steps and breakpoints' },
   IRQFD: { number: 32, doc: 'interrupts by eventfd' },
   IOEVENTFD: { number: 36, doc: 'device doorbells by eventfd' },
@@ -31,6 +31,4 @@ export const capabilities = {
   DIRTY_LOG_RING: { number: 192, doc: 'dirty pages in a ring', unit: 'bytes' },
   EXIT_HYPERCALL: { number: 201, doc: 'vmcall handed to user space', unit: 'calls, as bits' },
   EXIT_ON_EMULATION_FAILURE: { number: 204, doc: 'instructions that KVM cannot emulate are handed on' },
-} as const satisfies Readonly<Record<string, Capability>>;
-
-export type CapabilityName = keyof typeof capabilities;
+};

@@ -34,8 +34,6 @@ export const exitReasons = {
   NOTIFY: { number: 37, doc: 'the guest let no interrupt through for too long' },
 } as const satisfies Readonly<Record<string, ExitReason>>;
 
-export type ExitName = keyof typeof exitReasons;
-
 const byNumber: ReadonlyMap<number, { readonly name: string; readonly doc: string }> = new Map(
   Object.entries(exitReasons).map(([name, { number, doc }]) => [number, { name, doc }]),
 );

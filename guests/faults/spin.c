@@ -1,0 +1,5 @@
+/* Never ends, and never leaves for the host. */
+int main(void) {
+  for (;;)
+    ;
+}

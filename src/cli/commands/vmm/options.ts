@@ -1,0 +1,58 @@
+/** What the vmm commands have in common: their options as values, and a machine made of them. */
+import { CarrelError } from '#base/errors.ts';
+import { flatImage } from '#vmm/image/image.ts';
+import { loadGuest } from '#vmm/image/compile.ts';
+import { createMachine, type Machine } from '#vmm/machine.ts';
+import { type ModeName, modeNames } from '#vmm/modes/mode.ts';
+import { requireMode } from '#vmm/modes/require.ts';
+import { modes } from '#vmm/modes/table.ts';
+import type { Arguments } from '../../arguments.ts';
+
+export function modeOf(args: Arguments): ModeName {
+  const word = args.option('mode') ?? 'long';
+  const mode = modeNames.find((name) => name === word);
+  if (!mode) throw new CarrelError('invalid_request', `there is no mode ${word}`);
+  return mode;
+}
+
+/** A whole number of an option, within limits. */
+export function countOf(
+  args: Arguments,
+  name: string,
+  { usual, most }: { usual: number; most: number },
+): number {
+  const value = args.number(name) ?? usual;
+  if (!Number.isInteger(value) || value < 0 || value > most)
+    throw new CarrelError('invalid_request', `--${name} wants a whole number up to ${most}, not ${value}`);
+  return value;
+}
+
+/** An address or a size: decimal, or hexadecimal with 0x. */
+export function parseAddress(text: string): bigint {
+  if (!/^(?:0x[0-9a-f]{1,16}|\d{1,20})$/i.test(text))
+    throw new CarrelError('invalid_request', `${text} is no address`, { hint: 'write 0x400, or 1024' });
+  return BigInt(text);
+}
+
+/** A machine as the options want it, ready to run. Without a guest its memory is empty. */
+export async function machineOf(args: Arguments): Promise<Machine> {
+  const mode = modeOf(args);
+  const vcpus = args.number('vcpus') ?? 1;
+  await requireMode(mode, vcpus);
+  const guest = args.wordIf('guest');
+  const image = guest === undefined ? flatImage(new Uint8Array()) : await loadGuest(guest, modes[mode]);
+  return createMachine({ mode, image, vcpus });
+}
+
+/** Ctrl-C stops the guests, and what they did until then is shown. */
+export function interruptible(): Disposable & { readonly signal: AbortSignal } {
+  const abort = new AbortController();
+  const stop = (): void => abort.abort();
+  process.once('SIGINT', stop);
+  return {
+    signal: abort.signal,
+    [Symbol.dispose]() {
+      process.removeListener('SIGINT', stop);
+    },
+  };
+}

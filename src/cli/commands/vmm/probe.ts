@@ -1,0 +1,46 @@
+/** `carrel vmm probe`. */
+import { openKvm } from '#kvm/kvm.ts';
+import { probeKvm } from '#kvm/probe.ts';
+import { tryHello } from '#vmm/hello.ts';
+import { modeNames } from '#vmm/modes/mode.ts';
+import type { Action } from '../../spec.ts';
+import { renderTable } from '../../ui/table.ts';
+
+const kinds = {
+  absent: 'there is none',
+  forbidden: 'it may not be opened by this account',
+  broken: 'it opens, and runs nothing',
+  emulating: 'it emulates the kernel side of guests: our own small guests run, unmodified systems do not',
+  real: 'it runs on hardware',
+} as const;
+
+export const vmmProbe: Action = async ({ out }) => {
+  const { kind } = await probeKvm();
+  using kvm = openKvm(); // says why if there is none
+  const answers = kvm.capabilities();
+  const modes = [];
+  for (const name of modeNames) modes.push(await tryHello(name));
+  const result = {
+    kind,
+    version: kvm.version,
+    runBytes: kvm.runBytes,
+    modes: modes.map(({ mode, ok, reason }) => ({ mode, runs: ok, reason })),
+    capabilities: Object.fromEntries(answers.map(({ name, value }) => [name, value])),
+  };
+  out.result(result, () =>
+    [
+      `KVM: ${kinds[kind]}. API version ${result.version}, kvm_run of ${result.runBytes} bytes.`,
+      renderTable(result.modes, [
+        { head: 'MODE', cell: ({ mode }) => mode },
+        { head: 'RUNS', cell: ({ runs }) => (runs ? 'yes' : 'no') },
+        { head: 'WHY NOT', cell: ({ reason }) => reason ?? '' },
+      ]),
+      renderTable(answers, [
+        { head: 'CAPABILITY', cell: ({ name }) => name },
+        { head: 'HERE', cell: ({ value, unit }) => (unit ? `${value} ${unit}` : value > 0 ? 'yes' : 'no') },
+        { head: 'WHAT IT IS', cell: ({ doc }) => doc },
+      ]),
+    ].join('\n\n'),
+  );
+  return undefined;
+};

@@ -1,0 +1,116 @@
+/** `carrel vmm run GUEST`. */
+import { resolve } from 'node:path';
+import { CarrelError } from '#base/errors.ts';
+import { describeEnd } from '#vmm/end.ts';
+import { allRegisters } from '#vmm/inspect/registers.ts';
+import type { Machine, VcpuResult } from '#vmm/machine.ts';
+import type { Arguments } from '../../arguments.ts';
+import { exitCodes } from '../../exit-codes.ts';
+import type { Action } from '../../spec.ts';
+import type { Output } from '../../ui/output.ts';
+import { drawEnd, drawFault, drawTrace } from './draw-run.ts';
+import { interruptible, machineOf, parseAddress } from './options.ts';
+import { hex, hexDump, plain } from './text.ts';
+
+interface Dump {
+  readonly address: number;
+  readonly bytes: Uint8Array;
+}
+
+/** `ADDRESS:BYTES` of guest-physical memory. */
+function dumpOf(machine: Machine, text: string): Dump {
+  const [from = '', count = '64'] = text.split(':');
+  const bytes = machine.memory.slice(parseAddress(from), Number(parseAddress(count)));
+  if (!bytes)
+    throw new CarrelError('invalid_request', `--dump ${text} is outside of guest memory`, {
+      hint: `there are ${hex(machine.memory.length)} bytes`,
+    });
+  return { address: Number(parseAddress(from)), bytes };
+}
+
+function jsonOf({ vcpu, output, end, exits, registers, ms, trace }: VcpuResult, machine: Machine): unknown {
+  return plain({
+    vcpu,
+    output,
+    end: { ...end, sentence: describeEnd(end) },
+    exits,
+    registers,
+    ms,
+    control: controlOf(machine, vcpu),
+    ...(trace && { trace }),
+  });
+}
+
+function controlOf(machine: Machine, index: number): Record<string, bigint> {
+  const vcpu = machine.vcpus[index]?.vcpu;
+  if (!vcpu) return {};
+  const { cr0, cr2, cr3, cr4, efer } = allRegisters(vcpu);
+  return { cr0, cr2, cr3, cr4, efer };
+}
+
+/** Everything behind the guest's own output: remarks go to standard error, what was asked for to standard output. */
+function showPlain(
+  results: readonly VcpuResult[],
+  dumps: readonly Dump[],
+  machine: Machine,
+  out: Output,
+): void {
+  for (const result of results) {
+    out.note(drawEnd(result));
+    if (result.end.kind === 'fault')
+      out.note(drawFault(result.end.fault, controlOf(machine, result.vcpu)['cr3'] ?? 0n));
+  }
+  const parts = [
+    ...results.filter(({ trace }) => trace).map(drawTrace),
+    ...dumps.map(({ address, bytes }) => hexDump(bytes, address)),
+  ];
+  out.result(parts, () => parts.join('\n\n'));
+}
+
+function printLine(vcpus: number): (vcpu: number, line: string) => void {
+  // a label belongs before a whole line; one guest alone prints as it likes
+  return (vcpu, line) => {
+    const whole = vcpus === 1 || line.endsWith('\n') ? line : `${line}\n`;
+    process.stdout.write(vcpus === 1 ? whole : `[vcpu ${vcpu}] ${whole}`);
+  };
+}
+
+/** Runs the guest as the options want it. */
+async function runGuest(machine: Machine, args: Arguments, json: boolean): Promise<readonly VcpuResult[]> {
+  using interrupt = interruptible();
+  const share = args.option('share');
+  return await machine.run({
+    limitMs: args.duration('limit') ?? 5000,
+    ports: args.option('ports') ?? 'carrel',
+    trace: args.flag('trace'),
+    signal: interrupt.signal,
+    ...(share !== undefined && { share: resolve(share) }),
+    ...(!json && { onLine: printLine(machine.vcpus.length) }),
+  });
+}
+
+export const vmmRun: Action = async ({ args, out }) => {
+  using machine = await machineOf(args);
+  const wanted = args.many('dump');
+  for (const text of wanted) dumpOf(machine, text); // refuse before the run
+  const results = await runGuest(machine, args, out.json);
+  const dumps = wanted.map((text) => dumpOf(machine, text));
+  if (out.json)
+    out.result(
+      {
+        mode: machine.mode.name,
+        ports: args.option('ports') ?? 'carrel',
+        vcpus: results.map((result) => jsonOf(result, machine)),
+        ...(dumps.length > 0 && {
+          memory: dumps.map(({ address, bytes }) => ({
+            address: hex(address),
+            bytes: Buffer.from(bytes).toString('hex'),
+          })),
+        }),
+      },
+      () => '',
+    );
+  else showPlain(results, dumps, machine, out);
+  if (results.some(({ end }) => end.kind === 'stopped')) return exitCodes.interrupted;
+  return results.every(({ end }) => end.kind === 'halted') ? undefined : exitCodes.failed;
+};

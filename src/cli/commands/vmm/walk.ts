@@ -1,0 +1,35 @@
+/** `carrel vmm walk ADDRESS`. */
+import { CarrelError } from '#base/errors.ts';
+import { AddressSpace } from '#vmm/addresses.ts';
+import type { Action } from '../../spec.ts';
+import { drawWalk } from './draw-walk.ts';
+import { countOf, interruptible, machineOf, parseAddress } from './options.ts';
+import { hex, plain } from './text.ts';
+
+export const vmmWalk: Action = async ({ args, out }) => {
+  const address = parseAddress(args.word('address'));
+  using machine = await machineOf(args);
+  const index = countOf(args, 'vcpu', { usual: 0, most: machine.vcpus.length - 1 });
+  if (args.wordIf('guest') !== undefined) {
+    using interrupt = interruptible();
+    await machine.run({ limitMs: args.duration('limit') ?? 5000, signal: interrupt.signal });
+  }
+  const chosen = machine.vcpus[index];
+  if (!chosen) throw new CarrelError('not_found', `there is no vCPU ${index}`);
+  const space = new AddressSpace(chosen.layout, chosen.vcpu.special());
+  const walk = space.walk(address);
+  const { result } = walk;
+  const hostVirtual =
+    result.mapped && machine.memory.slice(result.physical, 1)
+      ? machine.memory.hostAddress + result.physical
+      : undefined;
+  out.result(
+    plain({ vcpu: index, cr3: space.paging.cr3, ...walk, ...(hostVirtual && { hostVirtual }) }),
+    () =>
+      [
+        drawWalk(walk, space.paging.cr3),
+        ...(hostVirtual === undefined ? [] : [`  host-virtual ${hex(hostVirtual)}`]),
+      ].join('\n'),
+  );
+  return undefined;
+};

@@ -1,0 +1,112 @@
+import type { CommandSpec } from '../spec.ts';
+
+const guest = {
+  name: 'guest',
+  doc: 'C (.c), assembly (.s, .S), an ELF program, or machine code (.bin, .img)',
+  complete: 'file',
+} as const;
+const mode = {
+  flags: '-m, --mode <mode>',
+  doc: 'real, protected (without paging), paged (32 bits) or long; long unless given',
+  choices: ['real', 'protected', 'paged', 'long'],
+} as const;
+const vcpus = { flags: '--vcpus <n>', doc: 'so many, each with a memory of its own (1)' } as const;
+const limit = { flags: '--limit <time>', doc: 'end the guest after this (5s)' } as const;
+const share = {
+  flags: '--share <dir>',
+  doc: 'the guest may open files below this directory',
+  complete: 'directory',
+} as const;
+const ports = {
+  flags: '--ports <map>',
+  doc: 'which port means what (carrel)',
+  choices: ['carrel', 'academy-dt', 'bergeramit', 'cs695'],
+} as const;
+
+/** The hypervisor: no cloud needed. */
+export const vmmCommands: readonly CommandSpec[] = [
+  {
+    path: 'vmm run',
+    doc: 'run a guest on /dev/kvm',
+    more: 'What the guest prints goes to standard output, how it ended to standard error. Guests in C are compiled with the kit in guests/: its carrel.h has print, exits, open, read, write and close. Exit code 1 if a vCPU did not halt.',
+    arguments: [guest],
+    options: [
+      mode,
+      vcpus,
+      share,
+      limit,
+      ports,
+      { flags: '--trace', doc: 'every exit, with time, port and data' },
+      { flags: '--dump <address:bytes>', doc: 'guest-physical memory after the run', many: true },
+    ],
+    examples: [
+      { line: 'carrel vmm run guests/examples/hello.c', doc: 'fourteen bytes, fourteen exits' },
+      { line: 'carrel vmm run guests/examples/hello.c --vcpus 2', doc: 'lines labelled by vCPU' },
+      { line: 'carrel vmm run guests/examples/files.c --share /tmp/share', doc: 'with files' },
+      { line: 'carrel vmm run guests/faults/beyond.c', doc: 'what a fault looks like' },
+      { line: 'carrel vmm run guests/examples/hello.c --trace --dump 0x400:4', doc: 'exits one by one' },
+    ],
+    load: async () => (await import('../commands/vmm/run.ts')).vmmRun,
+  },
+  {
+    path: 'vmm hello',
+    doc: 'run the smallest guest in every mode, and check its answer',
+    options: [{ ...mode, doc: 'only this one' }],
+    examples: [
+      { line: 'carrel vmm hello', doc: 'real, protected, 32-bit paging, long' },
+      { line: 'carrel vmm hello --mode long --json', doc: 'one of them, for programs' },
+    ],
+    load: async () => (await import('../commands/vmm/hello.ts')).vmmHello,
+  },
+  {
+    path: 'vmm map',
+    doc: 'draw a machine’s memory: code, tables, stack, kvm_run; with the registers at the start',
+    arguments: [{ ...guest, optional: true }],
+    options: [mode, vcpus],
+    examples: [
+      { line: 'carrel vmm map', doc: 'long mode before the first instruction' },
+      { line: 'carrel vmm map guests/examples/hello.c --vcpus 2', doc: 'two windows, side by side' },
+      { line: 'carrel vmm map --mode protected --json', doc: 'without tables, for programs' },
+    ],
+    load: async () => (await import('../commands/vmm/map.ts')).vmmMap,
+  },
+  {
+    path: 'vmm walk',
+    doc: 'translate an address step by step, as the processor does',
+    more: 'With a guest: after it ran, for it may have changed its tables.',
+    arguments: [
+      { name: 'address', doc: '0x400, or 1024' },
+      { ...guest, optional: true },
+    ],
+    options: [mode, { flags: '--vcpu <n>', doc: 'whose tables (0)' }, vcpus, limit],
+    examples: [
+      { line: 'carrel vmm walk 0x400', doc: 'three levels, one page of 2 MiB' },
+      { line: 'carrel vmm walk 0x200000', doc: 'where it ends' },
+      { line: 'carrel vmm walk 0x400 --vcpus 2 --vcpu 1', doc: 'same address, other memory' },
+    ],
+    load: async () => (await import('../commands/vmm/walk.ts')).vmmWalk,
+  },
+  {
+    path: 'vmm step',
+    doc: 'run a guest one instruction at a time',
+    arguments: [guest],
+    options: [
+      mode,
+      { flags: '--count <n>', doc: 'so many instructions (20, at most 10000)' },
+      share,
+      limit,
+      ports,
+    ],
+    examples: [
+      { line: 'carrel vmm step guests/examples/real.S --mode real', doc: 'three instructions' },
+      { line: 'carrel vmm step guests/examples/hello.c --count 40', doc: 'with what each changed' },
+    ],
+    load: async () => (await import('../commands/vmm/step.ts')).vmmStep,
+  },
+  {
+    path: 'vmm probe',
+    doc: 'what this host’s KVM can do, and which modes run',
+    examples: [{ line: 'carrel vmm probe', doc: 'version, modes, capabilities' }],
+    load: async () => (await import('../commands/vmm/probe.ts')).vmmProbe,
+  },
+];

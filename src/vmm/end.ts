@@ -1,0 +1,57 @@
+/** How a vCPU's run can end. Each end has a sentence; only `halted` is what a guest means to do. */
+import { formatDuration, formatSize } from '#base/units.ts';
+import type { Fault } from './fault/fault.ts';
+
+export type End =
+  /** The guest executed hlt. */
+  | { readonly kind: 'halted' }
+  /** A port that the map does not know, or not in this direction. */
+  | {
+      readonly kind: 'unknown port';
+      readonly port: number;
+      readonly direction: 'in' | 'out';
+      readonly size: number;
+      /** RIP lies behind the guest's code: it executes what is no code. */
+      readonly astray: boolean;
+    }
+  /** A hypercall without a result was handed an address that leads nowhere. */
+  | {
+      readonly kind: 'bad pointer';
+      readonly call: string;
+      readonly address: bigint;
+      readonly why: string;
+    }
+  | { readonly kind: 'time limit'; readonly ms: number }
+  | { readonly kind: 'output limit'; readonly bytes: number }
+  /** As many single steps as were asked for. */
+  | { readonly kind: 'steps done'; readonly count: number }
+  /** Somebody stopped it from outside. */
+  | { readonly kind: 'stopped' }
+  | { readonly kind: 'fault'; readonly fault: Fault };
+
+const hex = (value: number | bigint): string => `0x${value.toString(16)}`;
+
+/** For people, without a full stop. */
+export function describeEnd(end: End): string {
+  switch (end.kind) {
+    case 'halted':
+      return 'halted';
+    case 'unknown port':
+      return `unknown port ${hex(end.port)} (${end.port}), direction ${end.direction}, ${end.size} ${end.size === 1 ? 'byte' : 'bytes'}${end.astray ? '; RIP is behind the end of the code, a hlt or a return is missing' : ''}`;
+    case 'bad pointer':
+      return `bad pointer in ${end.call}: ${hex(end.address)}, ${end.why}`;
+    case 'time limit':
+      return `time limit: ${formatDuration(end.ms)}`;
+    case 'output limit':
+      return `output limit: ${formatSize(end.bytes)}`;
+    case 'steps done':
+      return `stopped after ${end.count} steps`;
+    case 'stopped':
+      return 'stopped from outside';
+    case 'fault':
+      return `${end.fault.exit}: ${end.fault.cause}`;
+    default:
+      end satisfies never;
+      return '';
+  }
+}

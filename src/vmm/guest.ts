@@ -1,0 +1,33 @@
+/** What a hypercall can reach of the guest that made it. */
+import type { Registers } from '#kvm/registers.ts';
+import type { Vcpu } from '#kvm/vcpu.ts';
+import { AddressSpace } from './addresses.ts';
+import type { ExitCounters } from './counters.ts';
+import type { Layout } from './layout.ts';
+import type { ModeName } from './modes/mode.ts';
+import type { GuestOutput } from './output.ts';
+import type { Share } from './share.ts';
+
+export interface Guest {
+  readonly vcpu: Vcpu;
+  readonly mode: ModeName;
+  readonly layout: Layout;
+  /** Offset behind the last byte of its image. */
+  readonly imageEnd: number;
+  readonly output: GuestOutput;
+  readonly outputLimit: number;
+  readonly counters: ExitCounters;
+  readonly share: Share;
+  /** What the last hypercall answered: some maps hand it out by a port of its own. */
+  lastResult: number;
+}
+
+/** The guest's memory as it sees it now: page tables may have changed since the last exit. */
+export function addressSpaceOf(guest: Guest): AddressSpace {
+  return new AddressSpace(guest.layout, guest.vcpu.special());
+}
+
+/** Registers as of this exit. KVM has put them into kvm_run. */
+export function registersOf(guest: Guest): Registers {
+  return guest.vcpu.page.registers();
+}

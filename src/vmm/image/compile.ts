@@ -1,0 +1,80 @@
+/**
+ * Guests in C and assembly, compiled with gcc and the kit in guests/: freestanding (no library, no start files of
+ * the host), at fixed addresses from 0 on, and without instructions that a bare processor has not switched on.
+ */
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { extname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { CarrelError } from '#base/errors.ts';
+import { launch } from '#host/launch.ts';
+import type { Mode } from '../modes/mode.ts';
+import { isElf, readElf } from './elf.ts';
+import { flatImage, type GuestImage } from './image.ts';
+
+/** The kit: header, start code, linker script, examples. */
+export const kit = fileURLToPath(new URL('../../../guests', import.meta.url));
+
+const compileMs = 30_000;
+
+/** gcc(1); the reason stands beside each that is not self-evident. */
+const flags = [
+  '-std=gnu11',
+  '-O2',
+  '-Wall',
+  '-ffreestanding', // no library: main is a function like any other
+  '-nostdlib',
+  '-static',
+  '-fno-pic',
+  '-no-pie',
+  '-fno-stack-protector', // its canary is found through %fs, which points nowhere
+  '-fcf-protection=none', // no endbr instructions before the first one
+  '-mgeneral-regs-only', // SSE is off until CR4.OSFXSR is set
+  '-mno-red-zone', // an interrupt on the same stack would overwrite it
+  '-fno-asynchronous-unwind-tables',
+  '-Wl,--build-id=none',
+  '-Wl,--no-warn-rwx-segments',
+] as const;
+
+/** Compiles a .c, .s or .S file for a mode; what gcc says against it is the error's hint. */
+export async function compileGuest(source: string, mode: Mode): Promise<GuestImage> {
+  const directory = await mkdtemp(join(tmpdir(), 'carrel-guest-'));
+  try {
+    const program = join(directory, 'guest.elf');
+    const isC = extname(source) === '.c';
+    const result = await launch(
+      [
+        'gcc',
+        `-m${mode.bits}`,
+        `-DGUEST_BITS=${mode.bits}`,
+        ...flags,
+        `-I${kit}`,
+        `-Wl,-T,${join(kit, 'guest.ld')}`,
+        '-o',
+        program,
+        ...(isC ? [join(kit, 'start.S')] : []),
+        source,
+      ],
+      { timeoutMs: compileMs, maxOutputBytes: 65_536, env: { ...process.env, LC_ALL: 'C' } },
+    );
+    if (result.status !== 0)
+      throw new CarrelError('validation_failed', `${source} does not compile for ${mode.title}`, {
+        hint: result.stderr.toString('utf8').trim(),
+      });
+    return readElf(await readFile(program));
+  } finally {
+    await rm(directory, { recursive: true });
+  }
+}
+
+/** A guest from a file: C, assembly, ELF, or (by the endings .bin and .img) machine code as it is. */
+export async function loadGuest(path: string, mode: Mode): Promise<GuestImage> {
+  const kind = extname(path);
+  if (['.c', '.s', '.S'].includes(kind)) return await compileGuest(path, mode);
+  const bytes = await readFile(path);
+  if (isElf(bytes)) return readElf(bytes);
+  if (kind === '.bin' || kind === '.img') return flatImage(bytes);
+  throw new CarrelError('invalid_request', `${path} is no guest`, {
+    hint: 'a guest is a file in C (.c), in assembly (.s, .S), an ELF program, or plain machine code (.bin, .img)',
+  });
+}

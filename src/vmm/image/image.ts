@@ -1,0 +1,21 @@
+/** A guest's program as it lies in memory before the first instruction. */
+
+export interface ImagePart {
+  /** Offset in the window. */
+  readonly at: number;
+  readonly bytes: Uint8Array;
+  /** At least as many as there are bytes; the rest is zero. */
+  readonly length: number;
+}
+
+export interface GuestImage {
+  readonly parts: readonly ImagePart[];
+  readonly entry: number;
+  /** The first offset behind all parts. */
+  readonly end: number;
+}
+
+/** Machine code without a header: at 0, as it is. */
+export function flatImage(bytes: Uint8Array): GuestImage {
+  return { parts: [{ at: 0, bytes, length: bytes.length }], entry: 0, end: bytes.length };
+}

@@ -1,0 +1,179 @@
+/**
+ * The micro-VMM: a machine with one guest on each vCPU, made, run and looked at.
+ *
+ * @example
+ * using machine = createMachine({ mode: 'long', image: flatImage(code) });
+ * const [result] = await machine.run({ limitMs: 5000 });
+ * console.log(result?.output, result?.exits.total);
+ */
+import { CarrelError } from '#base/errors.ts';
+import { openKvm } from '#kvm/kvm.ts';
+import { GuestMemory } from '#kvm/memory.ts';
+import { zeroRegisters } from '#kvm/registers.ts';
+import type { Vcpu } from '#kvm/vcpu.ts';
+import type { Vm } from '#kvm/vm.ts';
+import { findPortMap, portMaps } from './hypercalls/maps.ts';
+import type { GuestImage } from './image/image.ts';
+import { placeImage, placeTables } from './image/place.ts';
+import { type Layout, windowBytes } from './layout.ts';
+import type { Mode, ModeName } from './modes/mode.ts';
+import { modes } from './modes/table.ts';
+import { type Ended, runInThread } from './vcpu-worker.ts';
+
+/** Threads of one process; more would only wait for each other. */
+export const mostVcpus = 64;
+
+export interface MachineOptions {
+  readonly mode: ModeName;
+  readonly image: GuestImage;
+  /** 1 unless given. More than one only in long mode: see modes/require.ts. */
+  readonly vcpus?: number;
+}
+
+export interface RunOptions {
+  /** For each vCPU, from its first instruction on. */
+  readonly limitMs?: number;
+  /** Name of a port map. */
+  readonly ports?: string;
+  /** Directory whose files the guest may open. */
+  readonly share?: string;
+  /** Bytes each vCPU may print. */
+  readonly outputLimit?: number;
+  /** Write down each exit. */
+  readonly trace?: boolean;
+  /** Run so many single steps instead of to the end. */
+  readonly steps?: number;
+  readonly onLine?: (vcpu: number, line: string) => void;
+  readonly signal?: AbortSignal;
+}
+
+export interface VcpuResult extends Ended {
+  readonly vcpu: number;
+  /** All it printed. */
+  readonly output: string;
+}
+
+export interface MachineVcpu {
+  readonly vcpu: Vcpu;
+  readonly layout: Layout;
+}
+
+export class Machine {
+  readonly mode: Mode;
+  readonly image: GuestImage;
+  readonly memory: GuestMemory;
+  readonly vcpus: readonly MachineVcpu[];
+  readonly runBytes: number;
+  readonly #vm: Vm;
+  #running = 0;
+
+  /** Made by `createMachine`. */
+  constructor(vm: Vm, { mode, image, vcpus = 1 }: MachineOptions) {
+    this.#vm = vm;
+    this.mode = modes[mode];
+    this.image = image;
+    this.runBytes = vm.runBytes;
+    const tables = placeTables(image, this.mode);
+    this.memory = GuestMemory.allocate(vcpus * windowBytes);
+    vm.addMemory(this.memory);
+    this.vcpus = Array.from({ length: vcpus }, (_, index) =>
+      this.#prepare({ memory: this.memory, base: index * windowBytes, tables }),
+    );
+  }
+
+  /** A vCPU about to execute the first instruction of the image. */
+  #prepare(layout: Layout): MachineVcpu {
+    const vcpu = this.#vm.createVcpu();
+    placeImage(this.image, layout);
+    const special = vcpu.special();
+    this.mode.setUp(special, layout);
+    vcpu.setSpecial(special);
+    vcpu.setRegisters({
+      ...zeroRegisters,
+      rip: BigInt(this.image.entry),
+      rsp: BigInt(this.mode.stack),
+      rflags: 2n, // bit 1 is always set
+    });
+    return { vcpu, layout };
+  }
+
+  /** Runs all vCPUs, each in its own thread, until every one has ended. */
+  async run(options: RunOptions = {}): Promise<readonly VcpuResult[]> {
+    const { ports = 'carrel' } = options;
+    if (!findPortMap(ports))
+      throw new CarrelError('not_found', `there is no port map ${ports}`, {
+        hint: `there are: ${portMaps.map(({ name }) => name).join(', ')}`,
+      });
+    const abort = new AbortController();
+    const signal = options.signal ? AbortSignal.any([abort.signal, options.signal]) : abort.signal;
+    this.#running += 1;
+    try {
+      const runs = this.vcpus.map((vcpu, index) => this.#runVcpu(vcpu, index, { ...options, ports, signal }));
+      // one that broke (never a guest's fault) must not leave the others running
+      for (const run of runs) run.catch(() => abort.abort());
+      const settled = await Promise.allSettled(runs);
+      return settled.map((result) => {
+        if (result.status === 'rejected') throw result.reason;
+        return result.value;
+      });
+    } finally {
+      this.#running -= 1;
+    }
+  }
+
+  async #runVcpu(
+    { vcpu, layout }: MachineVcpu,
+    index: number,
+    options: RunOptions & { readonly ports: string; readonly signal: AbortSignal },
+  ): Promise<VcpuResult> {
+    const { limitMs = 5000, outputLimit = 2 ** 20, trace = false, steps, onLine } = options;
+    const lines: string[] = [];
+    const ended = await runInThread({
+      order: {
+        vcpu: vcpu.handle,
+        memory: this.memory.handle,
+        base: layout.base,
+        tables: layout.tables,
+        imageEnd: this.image.end,
+        mode: this.mode.name,
+        ports: options.ports,
+        share: options.share,
+        outputLimit,
+        trace,
+        steps,
+      },
+      page: vcpu.page,
+      limitMs,
+      onLine(line) {
+        lines.push(line);
+        onLine?.(index, line);
+      },
+      signal: options.signal,
+    });
+    return { vcpu: index, output: lines.join(''), ...ended };
+  }
+
+  close(): void {
+    if (this.#running > 0) throw new CarrelError('wrong_state', 'the machine is running: stop it first');
+    this.#vm.close();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}
+
+/** A machine that is ready to run. */
+export function createMachine(options: MachineOptions): Machine {
+  const { vcpus = 1 } = options;
+  if (!Number.isInteger(vcpus) || vcpus < 1 || vcpus > mostVcpus)
+    throw new CarrelError('invalid_request', `a machine has 1 to ${mostVcpus} vCPUs, not ${vcpus}`);
+  using kvm = openKvm();
+  const vm = kvm.createVm();
+  try {
+    return new Machine(vm, options);
+  } catch (error) {
+    vm.close();
+    throw error;
+  }
+}
