@@ -97,6 +97,7 @@ suite('reaching machines', { skip }, () => {
     const open = connect({ host: '127.0.0.1', port: 18_081 });
     open.on('error', () => undefined);
     const ended = new Promise((resolve) => open.once('close', resolve));
+    open.resume(); // what is not read would hide the end
     await once(open, 'connect');
     await forwards.remove(id, forward);
     await ended;

@@ -47,7 +47,8 @@ import {
   type VerbOptions,
 } from './requests.ts';
 import { openSnapshots, type Snapshots } from './snapshots.ts';
-import { openScripts, scriptJob, type Scripts } from './scripts.ts';
+import { scriptJob } from './script-job.ts';
+import { openScripts, type Scripts } from './scripts.ts';
 import type { Verb } from './state.ts';
 import { openTemplates, type Templates } from './templates/service.ts';
 import { createWaiting } from './waiting.ts';

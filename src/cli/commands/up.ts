@@ -3,7 +3,7 @@ import { sleep } from '#base/deadline.ts';
 import { CarrelError, messageOf } from '#base/errors.ts';
 import { formatEndpoint, parseListen } from '#fabric/listeners.ts';
 import { formatDuration } from '#base/units.ts';
-import { refuseOpenTo } from '#server/oscloud/local-only.ts';
+import { refuseOpenTo } from '#fabric/local-only.ts';
 import { connect, readAddress } from '../connection.ts';
 import { askDoorman, dataDirectory } from '../local/directory.ts';
 import { detachedWords, runCloud, startDetached, type CloudOptions } from '../local/cloud.ts';

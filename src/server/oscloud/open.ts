@@ -1,6 +1,7 @@
 /** The OS-Cloud routes with everything they need: their account, their memory of lists, their listener. */
 import type { Actor } from '#base/actor.ts';
 import type { Endpoint } from '#fabric/listeners.ts';
+import { refuseOpenTo } from '#fabric/local-only.ts';
 import { serviceAccount } from '#machines/quota.ts';
 import { eventsChannel } from '#store/events.ts';
 import type { Db } from '#store/schema.ts';
@@ -8,7 +9,6 @@ import { insertUser, selectOptionalUserByName } from '#store/users.ts';
 import type { Authenticator } from '../auth/authenticate.ts';
 import type { Listen } from '../http/listen.ts';
 import { listenOsCloud, type OsCloud } from './listen.ts';
-import { refuseOpenTo } from './local-only.ts';
 import { openVms, type VmsOptions } from './vms.ts';
 
 export interface OpenOptions extends VmsOptions {

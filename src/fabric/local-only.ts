@@ -1,6 +1,6 @@
 /** Whoever reaches the OS-Cloud routes without a token may make machines: that is for one's own host alone. */
 import { CarrelError } from '#base/errors.ts';
-import { type Endpoint, formatEndpoint, isLoopback } from '#fabric/listeners.ts';
+import { type Endpoint, formatEndpoint, isLoopback } from './listeners.ts';
 
 /** Refuses to serve them openly anywhere but on the loopback. */
 export function refuseOpenTo(endpoint: Endpoint): void {
