@@ -10,9 +10,10 @@ import { CarrelError } from '#base/errors.ts';
 import { tapOf } from '#fabric/fabric.ts';
 import { openTap } from '#fabric/tap.ts';
 import type { Fd } from '#host/fds.ts';
+import { isLocked } from '#host/flock.ts';
 import { listenUnix } from '#host/unix.ts';
 import type { Image } from '#images/layout.ts';
-import { type Kept, startKept } from '#isolate/kept.ts';
+import { type Kept, keptPaths, startKept } from '#isolate/kept.ts';
 import type { MachineSpec } from '../../driver.ts';
 import type { DriverHost } from '../table.ts';
 import type { Acceleration } from './accelerator.ts';
@@ -98,6 +99,8 @@ export async function launchQemu(
   const launch = { ...coldBoot, ...more };
   const { server, fabric, instance } = parts;
   const { id, directory, limits, network } = spec;
+  // before anything that a machine that runs would miss: its wire, its sockets
+  if (isLocked(keptPaths(directory).lock)) throw new CarrelError('wrong_state', `Machine ${id} runs already`);
   if (!existsSync(qemuProgram))
     throw new CarrelError('host_unsupported', 'QEMU is not installed on this host', {
       hint: 'install the package qemu-system-x86; see: carrel doctor',
