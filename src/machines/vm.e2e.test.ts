@@ -78,7 +78,14 @@ test('a life: made, worked with, paused, kept, copied, put back, gone', { skip }
     const machine = await bed.machines.get(id);
     assert.deepEqual([machine.state, machine.driver, machine.failure], ['running', 'qemu', null]);
     assert.equal(await sh(id, 'hostname'), 'web\n');
-    assert.ok((await sh(id, 'ip -4 addr show eth0')).includes(`inet ${machine.address}/`));
+    // the agent answers before the network is up
+    await until(
+      20_000,
+      'its address',
+      async () =>
+        (await sh(id, 'ip -4 addr show eth0')).includes(`inet ${machine.address}/`) ? true : undefined,
+      { everyMs: 100 },
+    );
   });
 
   await t.test('programs outlive their caller and the daemon', async () => {

@@ -82,9 +82,18 @@ test('a machine boots, is who it is told to be, works, and ends in order', { ski
   t.diagnostic(`${Math.round(performance.now() - began)} ms from nothing to an answer`);
 
   await t.test('its identity is its own', async () => {
-    const text = await shell(
-      machine,
-      'hostname; cat /etc/machine-id /root/.ssh/authorized_keys; ip -4 addr show eth0',
+    // the agent answers before the network is up
+    const text = await until(
+      20_000,
+      'an address',
+      async () => {
+        const said = await shell(
+          machine,
+          'hostname; cat /etc/machine-id /root/.ssh/authorized_keys; ip -4 addr show eth0',
+        );
+        return said.includes('inet ') ? said : undefined;
+      },
+      { everyMs: 100 },
     );
     assert.match(text, new RegExp(`^${spec.name}\\n[0-9a-f]{32}\\nssh-ed25519 `));
     assert.ok(text.includes(`inet ${spec.network.address}/16`), text);
@@ -192,7 +201,10 @@ test('a machine boots, is who it is told to be, works, and ends in order', { ski
       launchQemu(spec, { ...bed.host, acceleration: createAcceleration() }),
       isCode('wrong_state'),
     );
-    assert.equal(await shell(machine, 'echo still'), 'still\n');
+    const later = await bed.again().adopt(spec); // which connects anew
+    assert.ok(later);
+    assert.equal(await shell(later, 'echo still'), 'still\n');
+    later.release();
   });
 
   await t.test('stopping is orderly', async () => {
