@@ -132,6 +132,7 @@ export function createQemuDriver(host: DriverHost): Driver {
       await killKept({ id, directory }, host);
       await tidyKept({ id }, host);
       await removeDirectory({ directory, image: '' }, host);
+      await parts.store.abandon(id);
     },
   };
 }

@@ -79,6 +79,11 @@ export class TemplateStore {
     return filesOf(directory);
   }
 
+  /** Removes what `id` has made of a template so far; nothing happens if that is nothing. */
+  async abandon(id: string): Promise<void> {
+    await rm(join(this.directory, `${makingPrefix}${id}`), { recursive: true, force: true });
+  }
+
   /** Gives what was made its name; an older template of that name goes. Durable when it returns. */
   async publish(
     id: string,

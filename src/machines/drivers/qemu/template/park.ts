@@ -2,7 +2,7 @@
  * A template is made: a machine boots, settles, and is parked. It boots under the same jail and keeper as every other
  * one, with a wire that leads nowhere, and as nobody: names, keys and addresses are each clone's own.
  */
-import { link, mkdir, open, rm } from 'node:fs/promises';
+import { link, mkdir, open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { sleep, within } from '#base/deadline.ts';
 import { CarrelError } from '#base/errors.ts';
@@ -136,7 +136,7 @@ export async function parkTemplate(
     });
   } finally {
     await parts.images.release(image.hash, directory);
-    await rm(join(parts.store.directory, `making-${id}`), { recursive: true, force: true });
+    await parts.store.abandon(id);
   }
 }
 
