@@ -14,6 +14,7 @@ import { defineRegradeJob } from '#classroom/regrades.ts';
 import { fabricEnvironment } from '#fabric/environment.ts';
 import type { WithFreshMachine } from '#grading/machine.ts';
 import { openBlobs, type BlobStore } from '#images/blobs.ts';
+import type { OnlineRunner } from '#images/disk/online.ts';
 import { openImages } from '#images/store.ts';
 import { startForkServer, type ForkServer } from '#isolate/server.ts';
 import { createWorker } from '#jobs/worker.ts';
@@ -69,7 +70,17 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
   const { dataDirectory, cache, store, isolation, instance, cloud, reconciles, log } = options;
   const { db } = store;
   const images = await openImages(cache === undefined ? {} : { cache });
-  const registry = openImageRegistry({ db, images });
+  // the machines' own part knows when their directory is there, and swept
+  const online: OnlineRunner = async (request) => {
+    const [server, { createOnlineRunner }] = await Promise.all([
+      isolation.soon(),
+      import('#machines/drivers/qemu/online.ts'),
+      machines.soon(),
+    ]);
+    const host = { server, directory: join(dataDirectory, 'machines'), instance: cloud };
+    return createOnlineRunner(host)(request);
+  };
+  const registry = openImageRegistry({ db, images, online });
   const blobs = await openBlobs(join(dataDirectory, 'blobs'));
   const folders = await openLabFolders({ directory: join(dataDirectory, 'labs'), blobs });
   const general = createWorker({
@@ -112,6 +123,7 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
         instance: cloud,
         log,
         reconciles,
+        parksByItself: process.env['CARREL_AUTOPARK'] !== 'no',
       });
       const worker = createWorker({ store, jobs: service.jobs, slots: MACHINE_SLOTS, pollMs: POLL_MS, log });
       return { service, worker, fabric };
