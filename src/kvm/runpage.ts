@@ -16,7 +16,11 @@ const MAP_PRIVATE = 2;
 const MAP_FIXED = 0x10;
 const MAP_ANONYMOUS = 0x20;
 
-const word = { exitReason: kvmRun.exit_reason / 4, ioCount: kvmRun['io.count'] / 4 } as const;
+const word = {
+  exitReason: kvmRun.exit_reason / 4,
+  ioCount: kvmRun['io.count'] / 4,
+  ioData: kvmRun['io.data_offset'] / 4,
+} as const;
 const ioPort16 = kvmRun['io.port'] / 2;
 
 export class RunPage {
@@ -93,7 +97,7 @@ export class RunPage {
 
   /** Where transfer `index` has its bytes in kvm_run. */
   #ioAt(index: number): number {
-    return this.view.getUint32(kvmRun['io.data_offset'], true) + index * this.ioSize;
+    return (this.#u32[word.ioData] ?? 0) + index * this.ioSize;
   }
 
   /** What the guest sends. */

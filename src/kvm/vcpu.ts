@@ -41,7 +41,7 @@ export class Vcpu {
    * Blocks the thread for as long as the guest runs.
    */
   run(): 'exit' | 'interrupted' | 'again' {
-    const result = trySyscall('ioctl', this.handle.fd, ioctls.RUN, 0);
+    const result = trySyscall('ioctl', this.handle.fd, ioctls.RUN);
     if (result >= 0) return 'exit';
     const errno = errnoName(result);
     if (errno === 'EINTR') return 'interrupted';

@@ -3,7 +3,9 @@
 export class GuestOutput {
   readonly #limit: number;
   readonly #onLine: (line: string) => void;
-  readonly #line: number[] = [];
+  /** The line so far; twice as large whenever it is full. */
+  #line = new Uint8Array(256);
+  #length = 0;
   #bytes = 0;
 
   /** `onLine` gets each line with its newline; the last one may have none. */
@@ -16,7 +18,13 @@ export class GuestOutput {
   byte(value: number): boolean {
     if (this.#bytes >= this.#limit) return false;
     this.#bytes += 1;
-    this.#line.push(value & 0xff);
+    if (this.#length === this.#line.length) {
+      const larger = new Uint8Array(this.#length * 2);
+      larger.set(this.#line);
+      this.#line = larger;
+    }
+    this.#line[this.#length] = value;
+    this.#length += 1;
     if (value === 0x0a) this.flush();
     return true;
   }
@@ -28,8 +36,8 @@ export class GuestOutput {
 
   /** Gives away what is there of a line: at the end of the guest. */
   flush(): void {
-    if (this.#line.length === 0) return;
-    this.#onLine(Buffer.from(this.#line).toString('utf8'));
-    this.#line.length = 0;
+    if (this.#length === 0) return;
+    this.#onLine(Buffer.from(this.#line.buffer, 0, this.#length).toString('utf8'));
+    this.#length = 0;
   }
 }

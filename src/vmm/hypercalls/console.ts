@@ -2,7 +2,7 @@
 import { BadAddress } from '../addresses.ts';
 import type { End } from '../end.ts';
 import { addressSpaceOf, type Guest } from '../guest.ts';
-import type { Hypercall } from './hypercall.ts';
+import { type Hypercall, int, pointer } from './hypercall.ts';
 
 const overLimit = ({ outputLimit }: Guest): End => ({ kind: 'output limit', bytes: outputLimit });
 
@@ -10,15 +10,15 @@ export const byte: Hypercall = {
   name: 'byte',
   prototype: 'void outb(uint16_t port, uint8_t byte)',
   doc: 'prints one byte',
-  run: (guest, [value = 0n]) => (guest.output.byte(Number(value & 0xffn)) ? 0 : overLimit(guest)),
+  run: (guest, [value]) => (guest.output.byte(int(value) & 0xff) ? 0 : overLimit(guest)),
 };
 
 export const number: Hypercall = {
   name: 'number',
   prototype: 'void print_number(uint32_t number)',
   doc: 'prints a number in decimal, and a newline',
-  run: (guest, [value = 0n]) => {
-    const text = Buffer.from(`${BigInt.asUintN(32, value)}\n`);
+  run: (guest, [value]) => {
+    const text = Buffer.from(`${int(value) >>> 0}\n`);
     return guest.output.write(text) ? 0 : overLimit(guest);
   },
 };
@@ -27,7 +27,8 @@ export const print: Hypercall = {
   name: 'print',
   prototype: 'void print(const char *string)',
   doc: 'prints a string that ends with a NUL byte',
-  run: (guest, [at = 0n]) => {
+  run: (guest, [word]) => {
+    const at = pointer(word);
     const text = addressSpaceOf(guest).readString(at);
     if (text instanceof BadAddress) return { kind: 'bad pointer', call: 'print', address: at, why: text.why };
     return guest.output.write(text) ? 0 : overLimit(guest);

@@ -2,7 +2,7 @@
 import { constants } from 'node:os';
 import { BadAddress } from '../addresses.ts';
 import { addressSpaceOf } from '../guest.ts';
-import { type Hypercall, int } from './hypercall.ts';
+import { type Hypercall, int, pointer } from './hypercall.ts';
 
 const { EFAULT, EINVAL } = constants.errno;
 
@@ -17,11 +17,11 @@ export const exitsByType: Hypercall = {
   name: 'exits_by_type',
   prototype: 'int exits_by_type(char *buffer, int size)',
   doc: 'writes how many exits were in and how many out, as text with a NUL; its length',
-  run: (guest, [at = 0n, size]) => {
+  run: (guest, [at, size]) => {
     const { ins, outs } = guest.counters;
     const text = Buffer.from(`IO in: ${ins}\nIO out: ${outs}\n\0`);
     // maps of the course hand over no size
     if (size !== undefined && int(size) < text.length) return -EINVAL;
-    return addressSpaceOf(guest).write(at, text) instanceof BadAddress ? -EFAULT : text.length - 1;
+    return addressSpaceOf(guest).write(pointer(at), text) instanceof BadAddress ? -EFAULT : text.length - 1;
   },
 };

@@ -6,7 +6,7 @@ import { constants } from 'node:fs';
 import { constants as os } from 'node:os';
 import { BadAddress } from '../addresses.ts';
 import { addressSpaceOf, type Guest } from '../guest.ts';
-import { type Hypercall, int } from './hypercall.ts';
+import { type Hypercall, int, pointer, type Word } from './hypercall.ts';
 
 const { O_APPEND, O_CREAT, O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY } = constants;
 const { EALREADY, EBADF, EFAULT, EINVAL, ENAMETOOLONG } = os.errno;
@@ -16,26 +16,26 @@ const knownFlags = O_RDONLY | O_WRONLY | O_RDWR | O_CREAT | O_TRUNC | O_APPEND;
 const longestPath = 255;
 
 /** The path at a guest's pointer, or -errno. */
-function pathAt(guest: Guest, at: bigint): string | number {
-  const bytes = addressSpaceOf(guest).readString(at);
+function pathAt(guest: Guest, at: Word | undefined): string | number {
+  const bytes = addressSpaceOf(guest).readString(pointer(at));
   if (bytes instanceof BadAddress) return -EFAULT;
   return bytes.length > longestPath ? -ENAMETOOLONG : Buffer.from(bytes).toString('utf8');
 }
 
-function readInto(guest: Guest, slot: number, at: bigint, length: number): number {
+function readInto(guest: Guest, slot: number, at: Word | undefined, length: number): number {
   if (length < 0) return -EINVAL;
   const space = addressSpaceOf(guest);
   // the whole buffer must be there before the file moves on
-  const room = space.read(at, length);
+  const room = space.read(pointer(at), length);
   if (room instanceof BadAddress) return -EFAULT;
   const data = guest.share.read(slot, length);
   if (typeof data === 'number') return data;
-  return space.write(at, data) instanceof BadAddress ? -EFAULT : data.length;
+  return space.write(pointer(at), data) instanceof BadAddress ? -EFAULT : data.length;
 }
 
-function writeFrom(guest: Guest, slot: number, at: bigint, length: number): number {
+function writeFrom(guest: Guest, slot: number, at: Word | undefined, length: number): number {
   if (length < 0) return -EINVAL;
-  const data = addressSpaceOf(guest).read(at, length);
+  const data = addressSpaceOf(guest).read(pointer(at), length);
   return data instanceof BadAddress ? -EFAULT : guest.share.write(slot, data);
 }
 
@@ -43,7 +43,7 @@ export const open: Hypercall = {
   name: 'open',
   prototype: 'int open(const char *path)',
   doc: 'opens the one file, made if it is not there; reads from its start, writes at its end',
-  run: (guest, [at = 0n]) => {
+  run: (guest, [at]) => {
     if (guest.share.isOpen(theOneFile)) return -EALREADY;
     const path = pathAt(guest, at);
     if (typeof path === 'number') return path;
@@ -55,7 +55,7 @@ export const read: Hypercall = {
   name: 'read',
   prototype: 'int read(void *buffer, int length)',
   doc: 'reads from the one file; 0 at its end',
-  run: (guest, [at = 0n, length]) =>
+  run: (guest, [at, length]) =>
     guest.share.isOpen(theOneFile) ? readInto(guest, theOneFile, at, int(length)) : -EINVAL,
 };
 
@@ -63,7 +63,7 @@ export const write: Hypercall = {
   name: 'write',
   prototype: 'int write(const void *buffer, int length)',
   doc: 'writes to the one file',
-  run: (guest, [at = 0n, length]) =>
+  run: (guest, [at, length]) =>
     guest.share.isOpen(theOneFile) ? writeFrom(guest, theOneFile, at, int(length)) : -EINVAL,
 };
 
@@ -78,7 +78,7 @@ export const fileOpen: Hypercall = {
   name: 'file_open',
   prototype: 'int file_open(const char *path, int flags)',
   doc: 'opens a file with the flags of open(2); a descriptor from 1 on',
-  run: (guest, [at = 0n, flags]) => {
+  run: (guest, [at, flags]) => {
     const path = pathAt(guest, at);
     if (typeof path === 'number') return path;
     return (int(flags) & ~knownFlags) === 0 ? guest.share.open(path, int(flags)) : -EINVAL;
@@ -86,20 +86,20 @@ export const fileOpen: Hypercall = {
 };
 
 /** A file's descriptor, or -EBADF for the one file's slot. */
-const slotOf = (word: bigint | undefined): number => (int(word) === theOneFile ? -EBADF : int(word));
+const slotOf = (word: Word | undefined): number => (int(word) === theOneFile ? -EBADF : int(word));
 
 export const fileRead: Hypercall = {
   name: 'file_read',
   prototype: 'int file_read(int file, void *buffer, int length)',
   doc: 'reads; 0 at the end of the file',
-  run: (guest, [file, at = 0n, length]) => readInto(guest, slotOf(file), at, int(length)),
+  run: (guest, [file, at, length]) => readInto(guest, slotOf(file), at, int(length)),
 };
 
 export const fileWrite: Hypercall = {
   name: 'file_write',
   prototype: 'int file_write(int file, const void *buffer, int length)',
   doc: 'writes',
-  run: (guest, [file, at = 0n, length]) => writeFrom(guest, slotOf(file), at, int(length)),
+  run: (guest, [file, at, length]) => writeFrom(guest, slotOf(file), at, int(length)),
 };
 
 export const fileSeek: Hypercall = {

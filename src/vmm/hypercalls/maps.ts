@@ -9,7 +9,7 @@
 import { byte, number, print } from './console.ts';
 import { exits, exitsByType } from './counters.ts';
 import * as files from './files.ts';
-import type { Hypercall } from './hypercall.ts';
+import { type Hypercall, int } from './hypercall.ts';
 import { counted, fixed, nothing, packed, type Passing, registers, value } from './passing.ts';
 import { translate, translateShort } from './translation.ts';
 
@@ -39,7 +39,7 @@ const echo: Hypercall = {
   name: 'echo',
   prototype: 'uint32_t echo(uint32_t value)',
   doc: 'answers with a value, and does nothing else',
-  run: (_, [word = 0n]) => Number(BigInt.asUintN(32, word)),
+  run: (_, [word]) => int(word) >>> 0,
 };
 
 const out = (port: number, call: Hypercall, passing = value): PortBinding => ({
@@ -99,7 +99,7 @@ export const portMaps: readonly PortMap[] = [
     bindings: [
       byteOutput,
       out(0xab, echo),
-      into(0xab, echo, fixed(0xabab_ababn)),
+      into(0xab, echo, fixed(0xabab_abab)),
       out(0xb1, print),
       into(0xb2, exits),
       out(0x0a, files.open),

@@ -5,18 +5,19 @@
 import { BadAddress } from '../addresses.ts';
 import { addressSpaceOf, type Guest, registersOf } from '../guest.ts';
 import { modes } from '../modes/table.ts';
+import type { Word } from './hypercall.ts';
 
 /** From what the guest sent (0 for `in`) to the words of the call. */
-export type Passing = (guest: Guest, sent: number) => readonly bigint[];
+export type Passing = (guest: Guest, sent: number) => readonly Word[];
 
 export const nothing: Passing = () => [];
 
 /** The value itself. */
-export const value: Passing = (_, sent) => [BigInt(sent)];
+export const value: Passing = (_, sent) => [sent];
 
 /** Always these: for a port whose answer is fixed. */
 export const fixed =
-  (word: bigint): Passing =>
+  (word: Word): Passing =>
   () => [word];
 
 /**
@@ -30,11 +31,11 @@ export const registers: Passing = (guest) => {
 };
 
 /** Pointer in the upper 21 bits, length in the lower 11: at most 2047 bytes, as academy-dt has it. */
-export const packed: Passing = (_, sent) => [BigInt(sent >>> 11), BigInt(sent & 0x7ff)];
+export const packed: Passing = (_, sent) => [sent >>> 11, sent & 0x7ff];
 
 /** A pointer to a byte with the length, the data following it: as bergeramit has it. */
 export const counted: Passing = (guest, sent) => {
   const length = addressSpaceOf(guest).read(BigInt(sent), 1);
   // a bad pointer stays one: the call itself finds out
-  return [BigInt(sent) + 1n, length instanceof BadAddress ? 0n : BigInt(length[0] ?? 0)];
+  return [sent + 1, length instanceof BadAddress ? 0 : (length[0] ?? 0)];
 };

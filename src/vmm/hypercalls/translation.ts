@@ -4,7 +4,7 @@ import { constants } from 'node:os';
 import { pageBytes } from '#kvm/memory.ts';
 import { BadAddress } from '../addresses.ts';
 import { addressSpaceOf, type Guest } from '../guest.ts';
-import type { Hypercall } from './hypercall.ts';
+import { type Hypercall, pointer } from './hypercall.ts';
 
 const { EFAULT } = constants.errno;
 
@@ -44,11 +44,11 @@ export const translate: Hypercall = {
   name: 'translate',
   prototype: 'int translate(const void *address, struct translation *result)',
   doc: 'writes the guest-physical, host-virtual and host-physical address (0 where the host does not tell)',
-  run: (guest, [linear = 0n, result = 0n]) => {
-    const place = locate(guest, linear);
+  run: (guest, [linear, result]) => {
+    const place = locate(guest, pointer(linear));
     if (place instanceof BadAddress) return -EFAULT;
     const words = BigUint64Array.of(place.physical, place.hostVirtual, hostPhysical(place.hostVirtual));
-    const failed = addressSpaceOf(guest).write(result, new Uint8Array(words.buffer));
+    const failed = addressSpaceOf(guest).write(pointer(result), new Uint8Array(words.buffer));
     return failed ? -EFAULT : 0;
   },
 };
@@ -57,8 +57,8 @@ export const translateShort: Hypercall = {
   name: 'gva_to_hva',
   prototype: 'uint32_t gva_to_hva(uint32_t address)',
   doc: 'the low 32 bits of the host-virtual address, 0 if there is none',
-  run: (guest, [linear = 0n]) => {
-    const place = locate(guest, linear);
+  run: (guest, [linear]) => {
+    const place = locate(guest, pointer(linear));
     return place instanceof BadAddress ? 0 : Number(BigInt.asUintN(32, place.hostVirtual));
   },
 };

@@ -10,7 +10,7 @@ import { hex } from './text.ts';
 /** `vcpu 0: halted after 15 exits (14 IO, 1 HLT) in 2.9 ms, RAX 0x2a`. */
 export function drawEnd({ vcpu, end, exits, registers, ms }: VcpuResult): string {
   const reasons = Object.entries(exits.byReason).map(([name, count]) => `${count} ${name}`);
-  const counts = `${exits.total} exits${reasons.length > 0 ? ` (${reasons.join(', ')})` : ''}`;
+  const counts = `${exits.total} ${exits.total === 1 ? 'exit' : 'exits'}${reasons.length > 0 ? ` (${reasons.join(', ')})` : ''}`;
   return `vcpu ${vcpu}: ${describeEnd(end)}; ${counts} in ${formatDuration(ms)}, RAX ${hex(registers.rax)}, RIP ${hex(registers.rip)}`;
 }
 
