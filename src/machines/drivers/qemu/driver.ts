@@ -1,15 +1,17 @@
 /** Virtual machines: QEMU in a jail of its own, hanging off its own keeper, with a disk in layers over a shared image. */
+import { existsSync } from 'node:fs';
 import { mkdir, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { CarrelError, isCarrelError } from '#base/errors.ts';
 import { isLocked } from '#host/flock.ts';
 import { adoptKept, type Kept, keptPaths } from '#isolate/kept.ts';
-import type { Driver, MachineSpec, RunningMachine } from '../../driver.ts';
+import { consoleName, type Driver, type MachineSpec, type RunningMachine } from '../../driver.ts';
 import { isEnding, killKept, lastEnd, reach, removeDirectory, tidyKept, tracesOf } from '../kept.ts';
 import type { DriverHost } from '../table.ts';
 import { createAcceleration } from './accelerator.ts';
 import { giveSerialPassword } from './agentless.ts';
 import { createAgents } from './agents.ts';
+import { openConsole } from './console.ts';
 import { copyDisk, dropDiskSnapshot, makeDisk, restoreDisk, snapshotDisk } from './disk/disk.ts';
 import type { DiskFiles } from './disk/files.ts';
 import { secretsOf } from './identity.ts';
@@ -17,7 +19,7 @@ import { openRunning, runningVm } from './running.ts';
 import { readRuntime } from './runtime.ts';
 import { qemuUid, vmPaths } from './spec.ts';
 import { launchQemu, requireDiskImage } from './start.ts';
-import type { CloneParts } from './template/clone.ts';
+import { type CloneParts, phaseOf } from './template/clone.ts';
 import { TemplateStore } from './template/files.ts';
 import { openTemplateMemory } from './template/memory.ts';
 import { createTemplating } from './template/service.ts';
@@ -43,8 +45,7 @@ export function createQemuDriver(host: DriverHost): Driver {
     image: (await requireDiskImage(spec, host)).path,
   });
   const adopt = async (spec: MachineSpec): Promise<RunningMachine | undefined> => {
-    await templating.settle(spec);
-    if (templating.isWaiting(spec)) return undefined; // it is nobody's machine yet
+    if (phaseOf(spec.directory) !== undefined) return undefined; // a copy that is nobody's machine yet
     const kept = await reach(spec, adoptKept);
     if (!kept) return undefined;
     try {
@@ -57,6 +58,15 @@ export function createQemuDriver(host: DriverHost): Driver {
       if (await isEnding(spec.directory)) return undefined;
       throw error;
     }
+  };
+  const prepare = async (spec: MachineSpec): Promise<void> => {
+    await mkdir(spec.directory, { recursive: true, mode: 0o700 });
+    await host.images.hold(spec.image, spec.directory);
+    await secretsOf(vmPaths(spec.directory).identity);
+    const { disk } = await requireDiskImage(spec, host);
+    if (!disk.agent && disk.boot) await giveSerialPassword(spec.directory);
+    const files = await filesOf(spec);
+    await (spec.source ? copyDisk(files, spec.source) : makeDisk(files, spec.image));
   };
   /** `note`: why it is not a copy of one that has booted. */
   const bootNow = async (spec: MachineSpec, files: DiskFiles, note: string | null): Promise<Kept> => {
@@ -80,18 +90,13 @@ export function createQemuDriver(host: DriverHost): Driver {
     async validate(request, image) {
       validateVm(request, image);
     },
-    async prepare(spec) {
-      await mkdir(spec.directory, { recursive: true, mode: 0o700 });
-      await host.images.hold(spec.image, spec.directory);
-      await secretsOf(vmPaths(spec.directory).identity);
-      const { disk } = await requireDiskImage(spec, host);
-      if (!disk.agent && disk.boot) await giveSerialPassword(spec.directory);
-      const files = await filesOf(spec);
-      await (spec.source ? copyDisk(files, spec.source) : makeDisk(files, spec.image));
-    },
+    prepare,
     async start(spec) {
       const running = await adopt(spec);
       if (running) return running;
+      // its making failed, and was undone
+      if (!spec.source && !existsSync(vmPaths(spec.directory).diskState)) await prepare(spec);
+      await templating.settle(spec);
       const files = await filesOf(spec);
       const copy = await templating.start(spec, files);
       const kept = typeof copy === 'object' ? copy : await bootNow(spec, files, copy ?? null);
@@ -114,6 +119,7 @@ export function createQemuDriver(host: DriverHost): Driver {
     restore: async (spec, snapshot) => restoreDisk(await filesOf(spec), snapshot),
     dropSnapshot: (spec, snapshot) => dropDiskSnapshot(spec.directory, snapshot),
     async openExec({ directory }, execId) {
+      if (execId === consoleName) return openConsole(directory);
       refuseEnded(directory, execId);
       return parts.agents.terminal(directory, (agent) => agent.attachKept(execId));
     },

@@ -45,6 +45,13 @@ import {
 const lockMs = 60_000;
 /** An untouched layer: header, refcounts, table, each a cluster of 64 KiB (overlay.ts). */
 const emptyLayerBytes = 4 * 65_536;
+/** QEMU has all of them open, and each read that finds nothing goes through all of them. */
+const maxLayers = 64;
+/**
+ * What the layers of a disk may hold together before another one is begun, in lengths of the disk: each can become as
+ * long as the disk, and one on which another lies stays when its snapshot is forgotten. So a disk ends at one more.
+ */
+const maxLengths = 4;
 /** A layer as QEMU's jail sees it. */
 export const layerInJail = (layer: number): string => `/machine/disk/${layer}.qcow2`;
 
@@ -172,6 +179,7 @@ async function setAside(directory: string, state: DiskState): Promise<number> {
 /** The written layer is kept, and a new one is written. Under the lock; `state` is settled. */
 async function keep(files: DiskFiles, state: DiskState, snapshot: string | null): Promise<DiskState> {
   const { directory } = files;
+  await refuseMore(directory, state);
   await makeLayer({ ...files, bytes: state.bytes }, state.next, state.active);
   if (!isOpen(directory)) {
     const now = snapshotted(state, snapshot);
@@ -184,6 +192,20 @@ async function keep(files: DiskFiles, state: DiskState, snapshot: string | null)
   const now = written === state.next ? snapshotted(state, snapshot) : settled(pending, written);
   await saveState(directory, now);
   return now;
+}
+
+/** A machine's user could fill the host's disk with layers: `quota_exceeded` for one too many. */
+async function refuseMore(directory: string, { layers, bytes }: DiskState): Promise<void> {
+  const all = Object.keys(layers).map(Number);
+  const held = await heldBytes(directory, all);
+  if (all.length < maxLayers && held <= maxLengths * bytes) return;
+  throw new CarrelError(
+    'quota_exceeded',
+    all.length < maxLayers
+      ? `the disk of ${formatSize(bytes)} and what lies below it since its snapshots and copies hold ${formatSize(held)} of the host's`
+      : `the disk consists of ${all.length} layers, one for each snapshot and copy since it was made`,
+    { hint: 'go back to an earlier snapshot, or make a new machine' },
+  );
 }
 
 /** Tells QEMU to go on in the new layer. */

@@ -20,6 +20,7 @@ import { killKept, reach } from '../../kept.ts';
 import {
   type DiskFiles,
   layerPath,
+  loadState as loadDisk,
   makeDiskDirectory,
   makeLayer,
   requireState,
@@ -76,9 +77,14 @@ export async function discardClone(place: Place, parts: CloneParts): Promise<voi
   await rm(noteOf(place.directory), { force: true });
 }
 
-/** Has it never been started, and does it begin with its image as it is? */
+/**
+ * Has it never been started, and does it begin with its image as it is? A copy's disk takes the place of its own: one
+ * with snapshots keeps what it has.
+ */
 export async function couldBeClone({ directory, source }: MachineSpec): Promise<boolean> {
-  return source === undefined && (await readRuntime(directory)) === undefined;
+  if (source !== undefined || (await readRuntime(directory)) !== undefined) return false;
+  const disk = await loadDisk(directory);
+  return disk === undefined || (Object.keys(disk.snapshots).length === 0 && disk.pending === null);
 }
 
 /** A disk that begins where the template's has got to. The template's layer is held by a link of our own. */

@@ -187,6 +187,22 @@ test('machines outlive their template; the next one boots', { skip }, async () =
   await park();
 });
 
+test('a machine that has a snapshot before its first start keeps it, and boots', { skip }, async () => {
+  const spec = bed.spec();
+  await bed.driver.prepare(spec);
+  await bed.driver.snapshot(spec, 'untouched', undefined);
+  const machine = await start(spec);
+  assert.equal(machine.runtime.startedFrom, 'image');
+  await shell(machine, 'echo later >/root/later; sync');
+  await machine.stop({ graceMs: 0 });
+  machine.release();
+  await bed.driver.tidy(spec);
+  await bed.driver.restore(spec, 'untouched');
+  const again = await start(spec);
+  assert.equal(await shell(again, 'ls /root/later 2>/dev/null || echo gone'), 'gone');
+  await end(spec, again);
+});
+
 test('a copy that waits is nobody until it gets an owner, and then at once', { skip }, async () => {
   const { id, directory, limits, image, uidSlot } = bed.spec();
   await templates.preload({ id, directory, limits, image, uidSlot });
