@@ -27,9 +27,10 @@ export interface Templating extends TemplateDriver {
    * has been started before; a sentence: why it has to boot though there is one.
    */
   start(spec: MachineSpec, files: DiskFiles): Promise<Kept | string | undefined>;
-  /** Does a copy live in this directory that waits for its owner? */
-  isWaiting(place: Pick<MachineSpec, 'directory'>): boolean;
-  /** Ends a copy that never got a name, unless it waits for one; a machine like any other is not touched. */
+  /**
+   * Ends a copy that never got a name, unless it waits for one; a machine like any other is not touched. For who is about
+   * to start the machine, and nobody else: it may be getting its name right now.
+   */
   settle(place: Pick<MachineSpec, 'id' | 'directory'>): Promise<void>;
 }
 
@@ -80,7 +81,6 @@ export function createTemplating(parts: CloneParts): Templating {
       (await loadClone(spec, files, template, parts, { waiting: true })).close();
     },
     waits: async (place) => isWaiting(place),
-    isWaiting,
     async start(spec, files) {
       if (isWaiting(spec)) return adoptSpare(spec, files, parts);
       if (!(await couldBeClone(spec))) return undefined;
