@@ -1,6 +1,7 @@
 /** Runs one helper program to its end: no shell, a time limit, and death together with this process. */
 import { spawn } from 'node:child_process';
-import { createInterface } from 'node:readline';
+import type { Readable } from 'node:stream';
+import { StringDecoder } from 'node:string_decoder';
 import { CarrelError, isCarrelError } from '#base/errors.ts';
 
 export interface CommandOptions {
@@ -54,6 +55,23 @@ export function exitStatusOf(error: unknown): number | undefined {
 /** Lines kept for the error. */
 const keptLines = 20;
 
+/** Characters of a line; the rest is not kept, however much the program writes before it ends the line. */
+const maxLine = 500;
+
+function eachLine(stream: Readable, onLine: (line: string) => void): void {
+  const decoder = new StringDecoder('utf8');
+  let open = '';
+  const add = (text: string): void => {
+    const pieces = text.split(/[\r\n]/);
+    for (const [index, piece] of pieces.entries()) {
+      if (index > 0 && open !== '') onLine(open);
+      open = ((index > 0 ? '' : open) + piece).slice(0, maxLine);
+    }
+  };
+  stream.on('data', (chunk: Buffer) => add(decoder.write(chunk)));
+  stream.on('end', () => add(`${decoder.end()}\n`));
+}
+
 /** Resolves when the program ended with status 0; else `helper_failed` with its last lines. */
 export async function runCommand(argv: readonly string[], options: CommandOptions): Promise<void> {
   const name = argv[0] ?? '';
@@ -75,8 +93,7 @@ export async function runCommand(argv: readonly string[], options: CommandOption
   options.signal?.addEventListener('abort', kill, { once: true });
   for (const stream of [child.stdout, child.stderr]) {
     if (stream === null) continue;
-    createInterface({ input: stream }).on('line', (line) => {
-      const text = line.slice(0, 500);
+    eachLine(stream, (text) => {
       last.push(text);
       if (last.length > keptLines) last.shift();
       options.onLine?.(text);

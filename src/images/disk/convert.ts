@@ -3,9 +3,10 @@
  * of its directory, with limits on memory, time and what it writes. Formats are stated; nothing below the input
  * is opened.
  */
-import { chmod, chown, writeFile } from 'node:fs/promises';
+import { constants } from 'node:fs';
+import { chown, open, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { CarrelError, isCarrelError } from '#base/errors.ts';
+import { CarrelError, errnoOf, isCarrelError } from '#base/errors.ts';
 import { formatSize } from '#base/units.ts';
 import { exitStatusOf, runCommand } from '../command.ts';
 
@@ -56,11 +57,25 @@ export async function convertDisk({ directory, from, to, fileBytes, signal }: Co
   } catch (error) {
     throw explain(error, fileBytes);
   }
-  if (asRoot) {
-    await chown(directory, 0, 0);
-    await chown(output, 0, 0);
-  }
-  await chmod(output, 0o644);
+  if (asRoot) await chown(directory, 0, 0);
+  await takeBack(output, asRoot);
+}
+
+/**
+ * Who takes qemu-img over may put anything in the place of its output: what a link leads to must not be taken for it,
+ * nor be given a new owner and everybody's reading.
+ */
+async function takeBack(output: string, asRoot: boolean): Promise<void> {
+  const { O_RDONLY, O_NOFOLLOW, O_NONBLOCK } = constants;
+  const refuse = (cause?: unknown): CarrelError =>
+    new CarrelError('helper_failed', 'qemu-img left something else than a file', { cause });
+  await using file = await open(output, O_RDONLY | O_NOFOLLOW | O_NONBLOCK).catch((error: unknown) => {
+    throw errnoOf(error) === 'ELOOP' ? refuse(error) : error;
+  });
+  const stat = await file.stat();
+  if (!stat.isFile() || stat.nlink !== 1) throw refuse();
+  if (asRoot) await file.chown(0, 0);
+  await file.chmod(0o644);
 }
 
 function explain(error: unknown, fileBytes: number): unknown {

@@ -3,12 +3,25 @@ import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { open, readFile, readdir, stat, truncate, writeFile } from 'node:fs/promises';
+import {
+  chmod,
+  copyFile,
+  mkdir,
+  open,
+  readFile,
+  readdir,
+  rm,
+  stat,
+  truncate,
+  writeFile,
+} from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { type ErrorCode, isCarrelError } from '#base/errors.ts';
 import { gather, inPieces, scratch } from '../testing.ts';
 import { openImages } from '../store.ts';
+import { runCommand } from '../command.ts';
+import { convertDisk } from './convert.ts';
 import { importDisk } from './import.ts';
 
 const skip = existsSync('/usr/bin/qemu-img') ? false : 'qemu-img is not installed';
@@ -192,4 +205,68 @@ test('a wrong sha256 is noticed before anything is read of a disk or an archive'
       (error) => isCarrelError(error, 'validation_failed') && /sha256/.test(error.message),
     );
   assert.deepEqual(await readdir(images.layout.tmp), []);
+});
+
+test(
+  'who takes qemu-img over gives us no file of the host for its output',
+  { skip: process.getuid?.() === 0 ? false : 'needs root' },
+  async () => {
+    await using temporary = await scratch();
+    const at = (name: string): string => join(temporary.directory, name);
+    await chmod(temporary.directory, 0o755);
+    await mkdir(at('bin'), { mode: 0o755 });
+    await writeFile(at('secret'), 'secret', { mode: 0o600 });
+    await content(at('raw'));
+    const path = process.env['PATH'];
+    process.env['PATH'] = `${at('bin')}:${path}`;
+    try {
+      for (const [place, attack] of [
+        ['link', `ln -s ${at('secret')} output`],
+        ['fifo', 'mkfifo output'],
+        ['two', 'echo x >second; ln second output'],
+      ] as const) {
+        await writeFile(at('bin/qemu-img'), `#!/bin/sh\nrm -f output\n${attack}\n`);
+        await chmod(at('bin/qemu-img'), 0o755);
+        await mkdir(at(place), { mode: 0o700 });
+        await copyFile(at('raw'), join(at(place), 'input'));
+        await assert.rejects(
+          convertDisk({
+            directory: at(place),
+            from: { name: 'input', format: 'raw' },
+            to: { name: 'output', format: 'qcow2' },
+            fileBytes: MiB,
+          }),
+          (error) => isCarrelError(error, 'helper_failed') && /something else/.test(error.message),
+          place,
+        );
+      }
+      await writeFile(at('bin/qemu-img'), '#!/bin/sh\nhead -c 9000000 /dev/zero | tr "\\0" x\nexit 3\n');
+      await assert.rejects(
+        runCommand(['qemu-img'], { ms: 60_000 }),
+        (error) => isCarrelError(error, 'helper_failed') && error.message.length < 600,
+      );
+    } finally {
+      process.env['PATH'] = path;
+    }
+    assert.equal((await stat(at('secret'))).mode & 0o777, 0o600);
+  },
+);
+
+test('a disk of ours that lies on a file of this host is not sent to anybody', { skip }, async () => {
+  await using temporary = await scratch();
+  const at = (name: string): string => join(temporary.directory, name);
+  const raw = await content(at('raw'));
+  const images = await openImages({ cache: at('cache') });
+  const image = await images.import({
+    name: 'd',
+    format: 'raw',
+    source: inPieces(raw, 100_001),
+    sha256: undefined,
+  });
+  await writeFile(at('secret'), Buffer.alloc(8 * MiB, 's'));
+  await rm(image.path);
+  qemuImg('create', '-f', 'qcow2', '-b', at('secret'), '-F', 'raw', image.path);
+  await assert.rejects(gather(await images.export('d', 'raw')), (error) =>
+    isCarrelError(error, 'validation_failed'),
+  );
 });

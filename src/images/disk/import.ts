@@ -2,7 +2,7 @@
  * A disk made elsewhere becomes an image: received whole, its hash verified, its header read by us, then written
  * anew by a confined qemu-img. What others wrote into a qcow2 file never gets near a machine's QEMU.
  */
-import { mkdir, open, rename } from 'node:fs/promises';
+import { mkdir, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { CarrelError } from '#base/errors.ts';
 import { formatSize } from '#base/units.ts';
@@ -12,7 +12,7 @@ import { type Image, type Layout, contentNames } from '../layout.ts';
 import { type Described, publish, stageImage } from '../publish.ts';
 import { openWorkspace } from '../workspace.ts';
 import { type DiskFormat, convertDisk } from './convert.ts';
-import { parseQcow2, qcow2HeadBytes } from './qcow2.ts';
+import { readQcow2 } from './head.ts';
 import { type ReceiveLimits, receiveFile } from './receive.ts';
 
 export interface DiskLimits extends ReceiveLimits {
@@ -35,17 +35,6 @@ export interface DiskImport {
   readonly signal?: AbortSignal | undefined;
 }
 
-async function headOf(path: string): Promise<Buffer> {
-  const file = await open(path, 'r');
-  try {
-    const head = Buffer.alloc(qcow2HeadBytes);
-    const { bytesRead } = await file.read(head, 0, head.length, 0);
-    return head.subarray(0, bytesRead);
-  } finally {
-    await file.close();
-  }
-}
-
 /** How long the disk is for a machine; refuses what we do not take. */
 async function inspect(
   path: string,
@@ -53,7 +42,7 @@ async function inspect(
   fileBytes: number,
   limits: DiskLimits,
 ): Promise<number> {
-  if (format === 'qcow2') return parseQcow2(await headOf(path), fileBytes, limits).virtualBytes;
+  if (format === 'qcow2') return (await readQcow2(path, limits)).virtualBytes;
   if (fileBytes === 0 || fileBytes % 512 !== 0)
     throw new CarrelError(
       'validation_failed',
