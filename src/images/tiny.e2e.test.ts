@@ -10,8 +10,8 @@ import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { until } from '#base/deadline.ts';
-import { createDisk } from './disk.ts';
 import { cpioArchive } from './disk/cpio.ts';
+import { writeOverlay } from './disk/overlay.ts';
 import type { Image } from './layout.ts';
 import { openImages } from './store.ts';
 import { scratch } from './testing.ts';
@@ -94,7 +94,7 @@ test(
 test('by hand: -hda and -nographic lead to a login on the console', { skip, timeout: 600_000 }, async () => {
   await using temporary = await scratch();
   const disk = join(temporary.directory, 'disk.qcow2');
-  await createDisk(await tiny(), disk, 2 ** 30);
+  await writeOverlay(disk, { backing: (await tiny()).path, bytes: 2 ** 30 });
   // Formats may be guessed here as the lab does it: it is our own file.
   await using serial = new Serial(['-m', '512', '-hda', disk, '-nographic']);
   await serial.see(/login: $/);
@@ -107,7 +107,7 @@ test('directly: its own kernel, and an identity that is given once', { skip, tim
   assert.ok(kernel !== undefined && initrd !== undefined && made?.boot);
   await using temporary = await scratch();
   const disk = join(temporary.directory, 'disk.qcow2');
-  await createDisk({ ...rest, kernel, initrd, disk: made }, disk, 2 ** 29);
+  await writeOverlay(disk, { backing: rest.path, bytes: 2 ** 29 });
   const seeded = join(temporary.directory, 'initrd');
   const boot = async (hostname: string): Promise<Serial> => {
     // The password is "carrel": crypt(5), SHA-512 with the salt "salt".

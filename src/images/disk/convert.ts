@@ -61,19 +61,21 @@ export async function convertDisk({ directory, from, to, fileBytes, signal }: Co
   await takeBack(output, asRoot);
 }
 
+function notAFile(cause?: unknown): CarrelError {
+  return new CarrelError('helper_failed', 'qemu-img left something else than a file', { cause });
+}
+
 /**
  * Who takes qemu-img over may put anything in the place of its output: what a link leads to must not be taken for it,
  * nor be given a new owner and everybody's reading.
  */
 async function takeBack(output: string, asRoot: boolean): Promise<void> {
   const { O_RDONLY, O_NOFOLLOW, O_NONBLOCK } = constants;
-  const refuse = (cause?: unknown): CarrelError =>
-    new CarrelError('helper_failed', 'qemu-img left something else than a file', { cause });
   await using file = await open(output, O_RDONLY | O_NOFOLLOW | O_NONBLOCK).catch((error: unknown) => {
-    throw errnoOf(error) === 'ELOOP' ? refuse(error) : error;
+    throw errnoOf(error) === 'ELOOP' ? notAFile(error) : error;
   });
   const stat = await file.stat();
-  if (!stat.isFile() || stat.nlink !== 1) throw refuse();
+  if (!stat.isFile() || stat.nlink !== 1) throw notAFile();
   if (asRoot) await file.chown(0, 0);
   await file.chmod(0o644);
 }
