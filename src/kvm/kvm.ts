@@ -22,6 +22,21 @@ import { Vm } from './vm.ts';
 /** KVM_MAX_CPUID_ENTRIES in arch/x86/include/asm/kvm_host.h. */
 const maxCpuidEntries = 256;
 
+let cpuid: DataView | undefined;
+
+/**
+ * What CPUID can say in guests here: a struct kvm_cpuid2 as KVM_SET_CPUID2 takes it. Asked once: the answer is the
+ * host's, and finding it takes the kernel longer than making a machine.
+ */
+function supportedCpuid(kvm: number): DataView {
+  if (cpuid) return cpuid;
+  const list = new DataView(new ArrayBuffer(kvmCpuid2.bytes + maxCpuidEntries * kvmCpuidEntryBytes));
+  list.setUint32(kvmCpuid2.fields.nent, maxCpuidEntries, true);
+  kvmCall(kvm, 'GET_SUPPORTED_CPUID', list);
+  cpuid = list;
+  return list;
+}
+
 export interface HostCapability extends Capability {
   readonly name: string;
   readonly value: number;
@@ -29,7 +44,6 @@ export interface HostCapability extends Capability {
 
 export class Kvm {
   readonly #fd: Fd;
-  #cpuid: DataView | undefined;
 
   /** Made by `openKvm`. */
   constructor(fd: Fd) {
@@ -60,19 +74,10 @@ export class Kvm {
     return kvmCall(this.#fd.fd, 'GET_VCPU_MMAP_SIZE');
   }
 
-  /** What CPUID can say in guests here: a struct kvm_cpuid2 as KVM_SET_CPUID2 takes it. */
-  #supportedCpuid(): DataView {
-    const list = new DataView(new ArrayBuffer(kvmCpuid2.bytes + maxCpuidEntries * kvmCpuidEntryBytes));
-    list.setUint32(kvmCpuid2.fields.nent, maxCpuidEntries, true);
-    kvmCall(this.#fd.fd, 'GET_SUPPORTED_CPUID', list);
-    return list;
-  }
-
   createVm(): Vm {
-    this.#cpuid ??= this.#supportedCpuid();
     const fd = ownFd(kvmCall(this.#fd.fd, 'CREATE_VM'));
     try {
-      return new Vm(fd, { runBytes: this.runBytes, cpuid: this.#cpuid });
+      return new Vm(fd, { runBytes: this.runBytes, cpuid: supportedCpuid(this.#fd.fd) });
     } catch (error) {
       fd.close();
       throw error;

@@ -15,24 +15,17 @@ export interface ExitCounts {
   readonly ports: readonly PortCount[];
 }
 
-/** Places of an array that are not 0, with their counts. */
-function happened(counts: Uint32Array): [place: number, count: number][] {
-  const found: [number, number][] = [];
-  for (const [place, count] of counts.entries()) if (count > 0) found.push([place, count]);
-  return found;
-}
-
 /** One more than any reason there is; those beyond would share the last place. */
 const mostReasons = 64;
 
-/** Arrays, not maps: this runs at every exit. */
+/** Runs at every exit: one look-up, and nothing allocated after the first exit of a kind. */
 export class ExitCounters {
   #total = 0;
   #ins = 0;
   #outs = 0;
   readonly #reasons = new Uint32Array(mostReasons);
-  /** By port * 2 + (1 for out): 65,536 ports, two ways. */
-  readonly #ports = new Uint32Array(2 * 65_536);
+  /** By port * 2 + (1 for out). */
+  readonly #ports = new Map<number, { count: number }>();
 
   count(page: RunPage): void {
     this.#total += 1;
@@ -43,7 +36,9 @@ export class ExitCounters {
     if (isOut) this.#outs += 1;
     else this.#ins += 1;
     const key = page.port * 2 + Number(isOut);
-    this.#ports[key] = (this.#ports[key] ?? 0) + 1;
+    const before = this.#ports.get(key);
+    if (before) before.count += 1;
+    else this.#ports.set(key, { count: 1 });
   }
 
   get total(): number {
@@ -59,16 +54,15 @@ export class ExitCounters {
   }
 
   snapshot(): ExitCounts {
+    const byReason: Record<string, number> = {};
+    for (const [reason, count] of this.#reasons.entries())
+      if (count > 0) byReason[exitReason(reason).name] = count;
     return {
       total: this.#total,
-      byReason: Object.fromEntries(
-        happened(this.#reasons).map(([reason, count]) => [exitReason(reason).name, count]),
-      ),
-      ports: happened(this.#ports).map(([key, count]) => ({
-        port: key >> 1,
-        direction: key & 1 ? 'out' : 'in',
-        count,
-      })),
+      byReason,
+      ports: [...this.#ports]
+        .toSorted(([a], [b]) => a - b)
+        .map(([key, { count }]) => ({ port: key >> 1, direction: key & 1 ? 'out' : 'in', count })),
     };
   }
 }

@@ -21,6 +21,15 @@ const reach = ({ linear, isWrite, walk }: Access): string | undefined => {
   return linear < 0n ? 'not an address' : undefined;
 };
 
+/** SVM resets a vCPU whose guest shut down: its state is undefined by then (arch/x86/kvm/svm/svm.c, shutdown_interception). */
+const registersLost: Rule = ({ exit, registers, special }) =>
+  exit === 'SHUTDOWN' && registers.rip === 0xfff0n && special.segment('cs').selector === 0xf000
+    ? {
+        cause:
+          'a triple fault, and this processor has reset its registers since: the last step of vmm step is what caused it',
+      }
+    : undefined;
+
 const ripNotMapped: Rule = ({ fetch, registers }) => {
   if (fetch.result.mapped) return undefined;
   return {
@@ -108,6 +117,7 @@ const noHandler: Rule = ({ exit, instruction }) =>
 
 /** From the strongest evidence to the weakest. */
 const rules: readonly Rule[] = [
+  registersLost,
   refusedEntry,
   outsideOfMemory,
   ripNotMapped,
