@@ -128,17 +128,20 @@ export async function buildImage(
   if (disk && base.from === 'mmdebstrap') {
     const scratch = join(workspace.directory, 'scratch');
     await mkdir(scratch);
+    const agent = steps.some((step) => step.do === 'agent');
     const staged = await stageImage(workspace.directory);
     await makeDisk({ root, disk, base, scratch, staged, identity: recipeHash }, context, next);
     if (options.online && online.length > 0) {
       next(`online ${online.map(({ argv }) => argv.join(' ')).join('; ')}`);
-      await runOnline(options.online, staged, { steps: online, append: disk.append, signal });
+      await runOnline(options.online, staged, {
+        steps: online,
+        append: disk.append,
+        agent,
+        onReport: ({ end, output }, { argv }) => report(`${output}${argv.join(' ')} ${end}`),
+        signal,
+      });
     }
-    described.disk = {
-      virtualBytes: disk.size,
-      boot: { append: disk.append },
-      agent: steps.some((step) => step.do === 'agent'),
-    };
+    described.disk = { virtualBytes: disk.size, boot: { append: disk.append }, agent };
   }
   next('hash and publish');
   // Awaited here: the workspace goes when this function is left.

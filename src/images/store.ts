@@ -11,7 +11,8 @@ import { join } from 'node:path';
 import { CarrelError, errnoOf } from '#base/errors.ts';
 import { writeFileAtomic } from '#host/files.ts';
 import type { Chunks } from './archive/bytes.ts';
-import { type BuildOptions, buildImage } from './build.ts';
+import { type BuildOptions, buildImage, hashRecipe } from './build.ts';
+import { type OnlineRecord, readOnlineRecord } from './disk/online.ts';
 import { exportImage } from './export.ts';
 import { type ImageFormat, type ImportRequest, importImage, kindOfFormat } from './import.ts';
 import { type Image, type Layout, defaultCache, openLayout, readImage, readImages } from './layout.ts';
@@ -43,8 +44,15 @@ function byName<T extends { readonly name: string; readonly aliases: readonly st
   );
 }
 
-/** The recipes that come with Carrel. */
-const ownRecipes = join(import.meta.dirname, '../../recipes');
+/** `CARREL_RECIPES`, else those that come with Carrel. */
+function defaultRecipes(env: NodeJS.ProcessEnv = process.env): string {
+  const chosen = env['CARREL_RECIPES'];
+  return chosen !== undefined && chosen !== '' ? chosen : join(import.meta.dirname, '../../recipes');
+}
+const kindWords: Readonly<Record<ImageKind, string>> = {
+  disk: 'is the disk of a virtual machine: --driver qemu',
+  rootfs: 'is a root file system, for containers: --driver container',
+};
 /** Shorter beginnings of a hash are more likely a mistyped name. */
 const minHashPrefix = 8;
 
@@ -87,10 +95,38 @@ export class Images {
     const image = await this.find(reference, wanted);
     if (image) return image;
     const recipe = await this.findRecipe(reference, wanted);
+    const other = wanted.kind && (await this.find(reference));
     const what = wanted.kind === 'disk' ? 'disk image' : 'image';
     throw new CarrelError('not_found', `There is no ${what} ${JSON.stringify(reference.slice(0, 100))}`, {
-      hint: recipe ? `build it with: carrel image build ${recipe.name}` : 'list images with: carrel image ls',
+      hint: recipe
+        ? `build it with: carrel image build ${recipe.name}`
+        : other
+          ? `${other.name} ${kindWords[other.kind]}`
+          : 'list images with: carrel image ls',
     });
+  }
+
+  /**
+   * Those of these images that their recipe (with the files and programs it names) would make differently today. They
+   * go on to be used: a build takes minutes, and is for the one who asks for it.
+   */
+  async outdated(images: readonly Image[]): Promise<ReadonlySet<Image>> {
+    const recipes = await this.recipes();
+    const now = new Map<string, Promise<string>>();
+    const old = new Set<Image>();
+    for (const image of images) {
+      const recipe = recipes.get(image.name);
+      if (!recipe || image.recipeHash === null) continue;
+      const hash = now.get(image.name) ?? hashRecipe(recipe, this.#recipes);
+      now.set(image.name, hash);
+      if ((await hash) !== image.recipeHash) old.add(image);
+    }
+    return old;
+  }
+
+  /** What the online steps said when the image was made. */
+  async onlineRecord({ directory }: Pick<Image, 'directory'>): Promise<OnlineRecord[]> {
+    return readOnlineRecord(directory);
   }
 
   /** The recipe of a name, as `find` finds images. */
@@ -123,7 +159,7 @@ export class Images {
     return exportImage(this.layout, await this.require(reference, { kind: kindOfFormat(format) }), format);
   }
 
-  /** An image as it is in the cache; if there is none, and a recipe, built. */
+  /** An image as it is in the cache, also if it is `outdated`; if there is none, and a recipe, built. */
   async ensure(reference: string, options: BuildOptions & Wanted = {}): Promise<Image> {
     return (await this.find(reference, options)) ?? (await this.build(reference, options));
   }
@@ -207,7 +243,7 @@ export class Images {
 /** Opens the cache (made if missing). */
 export async function openImages({
   cache = defaultCache(),
-  recipes = ownRecipes,
+  recipes = defaultRecipes(),
 }: ImagesOptions = {}): Promise<Images> {
   return new Images(await openLayout(cache), recipes);
 }

@@ -71,6 +71,13 @@ export function keptOperations(directory: string, group: Group): Operation[] {
   return [
     op.keep(paths.socket, paths.lock, paths.report),
     op.record(paths.console, recordBytes, recordBytes),
+    ...groupOperations(group),
+  ];
+}
+
+/** A process in a machine's control groups; without the operations before these it dies with who started it. */
+export function groupOperations(group: Group): Operation[] {
+  return [
     ...group.v1Procs.map(op.place),
     ...(group.v2Directory ? [op.cgroup(group.v2Directory)] : []),
     ...group.counters.map(op.counter),

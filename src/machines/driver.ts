@@ -155,6 +155,9 @@ export interface RunningMachine {
   release(): void;
 }
 
+/** What every driver calls the console among the kept programs: its record outlives the machine's run. */
+export const consoleName = 'console';
+
 export interface Driver {
   readonly name: DriverName;
   readonly capabilities: Readonly<Record<Capability, boolean>>;

@@ -13,7 +13,7 @@ import { selectMachine, selectMachineForUpdate } from '#store/machines.ts';
 import type { Db } from '#store/schema.ts';
 import type { Actor } from '#base/actor.ts';
 import { type Cloud, driverFor, runningOf } from './cloud.ts';
-import { requireCapability, type Terminal } from './driver.ts';
+import { consoleName, requireCapability, type Terminal } from './driver.ts';
 import { wakingTerminal } from './idle.ts';
 import { answering } from './inside.ts';
 import { activityOf } from './rows.ts';
@@ -40,9 +40,6 @@ export interface Execs {
   /** Detaches everybody; the programs go on. */
   detachAll(): void;
 }
-
-/** What every driver calls the console among the kept programs. */
-const consoleName = 'console';
 
 /** Each keeps 2 MiB of output, and a small process while it runs. */
 const maxUnfinished = 32;

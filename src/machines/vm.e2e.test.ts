@@ -152,6 +152,15 @@ test('a life: made, worked with, paused, kept, copied, put back, gone', { skip }
     await done(bed.machines.stop(anna, id, { graceMs: 30_000 }));
     assert.equal((await bed.machines.get(id)).state, 'stopped');
     await assert.rejects(sh(id, 'true'), (error) => isCarrelError(error, 'wrong_state'));
+    const { bytes, total } = await bed.machines.consoleTranscript(id);
+    assert.match(
+      Buffer.from(bytes).toString('latin1'),
+      /login:/,
+      'what its console said last is still there',
+    );
+    assert.equal(bytes.length, total);
+    const { from, bytes: end } = await bed.machines.consoleTranscript(id, { from: total - 5 });
+    assert.deepEqual([from, end.length], [total - 5, 5]);
     await done(bed.machines.remove(anna, id));
     assert.equal(existsSync(join(bed.dataDirectory, 'machines', id)), false);
     assert.deepEqual(

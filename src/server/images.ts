@@ -5,7 +5,8 @@
 import { z } from 'zod';
 import { CarrelError, messageOf } from '#base/errors.ts';
 import { isId, newId } from '#base/ids.ts';
-import type { Image as View } from '#contract/schemas/machines.ts';
+import type { Image as View, ImageDetails } from '#contract/schemas/machines.ts';
+import type { OnlineRunner } from '#images/disk/online.ts';
 import type { ImageFormat } from '#images/import.ts';
 import type { Image } from '#images/layout.ts';
 import type { Images } from '#images/store.ts';
@@ -32,7 +33,7 @@ export interface ImageRegistry {
   readonly jobs: readonly RunnableJob[];
   list(): Promise<View[]>;
   /** By id or name. */
-  get(reference: string): Promise<View>;
+  get(reference: string): Promise<ImageDetails>;
   build(
     actor: Actor,
     recipe: string,
@@ -55,9 +56,12 @@ const buildKind = {
 export function openImageRegistry({
   db,
   images,
+  online,
 }: {
   readonly db: Db;
   readonly images: Images;
+  /** For recipes with steps that run in the machine itself. */
+  readonly online: OnlineRunner;
 }): ImageRegistry {
   /** Writes what the cache has about an image into its row. */
   const register = async (image: Image): Promise<void> => {
@@ -153,6 +157,9 @@ export function openImageRegistry({
       return result.numDeletedRows > 0n;
     });
 
+  const outdatedHashes = async (): Promise<ReadonlySet<string>> =>
+    new Set([...(await images.outdated(await images.list()))].map(({ hash }) => hash));
+
   const find = async (reference: string): Promise<Row> => {
     const rows = await sync();
     const row = rows.find((each) =>
@@ -170,10 +177,11 @@ export function openImageRegistry({
       try {
         const image = await images.build(recipe, {
           signal,
+          online,
           onProgress: ({ step: done, of, what, detail }) => {
             step(what);
             progress(done, of, 'steps');
-            if (detail !== undefined) log(detail);
+            if (detail !== undefined) for (const line of detail.split('\n')) log(line);
           },
         });
         await register(image);
@@ -200,10 +208,17 @@ export function openImageRegistry({
   return {
     jobs: [buildJob],
     async list() {
-      return (await sync()).map(viewOf);
+      const rows = await sync();
+      const old = await outdatedHashes();
+      return rows.map((row) => viewOf(row, old));
     },
     async get(reference) {
-      return viewOf(await find(reference));
+      const row = await find(reference);
+      const image = row.hash === null ? undefined : await images.find(row.hash);
+      return {
+        ...viewOf(row, await outdatedHashes()),
+        online: image ? await images.onlineRecord(image) : [],
+      };
     },
     async build(actor, reference, requestId) {
       const recipe = await images.findRecipe(reference);
@@ -263,7 +278,7 @@ export function openImageRegistry({
         actor: actor.id,
         payload: { name, hash: image.hash },
       });
-      return viewOf(row);
+      return viewOf(row, none);
     },
     async export(reference, format) {
       const { name, hash, state } = await find(reference);
@@ -295,7 +310,10 @@ export function openImageRegistry({
   };
 }
 
-function viewOf(row: Row): View {
+const none: ReadonlySet<string> = new Set();
+
+/** `old`: hashes of images that are older than their recipes. */
+function viewOf(row: Row, old: ReadonlySet<string>): View {
   const { description } = row.source;
   const failed =
     row.state === 'failed' && row.failure ? `failed: ${messageOf(row.failure.message)}` : undefined;
@@ -309,6 +327,7 @@ function viewOf(row: Row): View {
     bytes: row.bytes ?? 0,
     files: row.files ?? 0,
     description: oneLine(words) || row.name,
+    outdated: row.hash !== null && old.has(row.hash),
     createdAt: row.created_at.toISOString(),
   };
 }

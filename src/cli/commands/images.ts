@@ -6,10 +6,12 @@ import { pipeline } from 'node:stream/promises';
 import { CarrelError, errnoOf } from '#base/errors.ts';
 import { formatSize } from '#base/units.ts';
 import type { Job } from '#contract/schemas/jobs.ts';
-import { imageFormat } from '#contract/schemas/machines.ts';
+import { type ImageDetails, imageFormat } from '#contract/schemas/machines.ts';
 import { chunksOf } from '../archive.ts';
 import { download, isAddress } from '../download.ts';
 import type { Action } from '../spec.ts';
+import type { Output } from '../ui/output.ts';
+import { printable } from '../ui/style.ts';
 import { all, waitForJob } from '../waiting.ts';
 
 export const imageBuild: Action = async ({ args, out, connect }) => {
@@ -30,7 +32,7 @@ export const imageList: Action = async ({ out, connect }) => {
     images,
     [
       { head: 'NAME', cell: (image) => image.name },
-      { head: 'STATE', cell: (image) => image.state, paint: out.state },
+      { head: 'STATE', cell: (image) => (image.outdated ? 'outdated' : image.state), paint: out.state },
       { head: 'SIZE', cell: (image) => formatSize(image.bytes), align: 'right' },
       { head: 'FILES', cell: (image) => image.files, align: 'right' },
       { head: 'HASH', cell: (image) => image.hash?.slice(0, 12) },
@@ -41,6 +43,12 @@ export const imageList: Action = async ({ out, connect }) => {
   return undefined;
 };
 
+/** A step that was run in the machine when its image was made, and what it said. */
+function onlineText({ argv, status, ms, output }: ImageDetails['online'][number], { paint }: Output): string {
+  const head = `${paint('bold', `in the machine: ${argv.join(' ')}`)}  (status ${status ?? '-'}, ${(ms / 1000).toFixed(1)} s)`;
+  return output === '' ? head : `${head}\n${printable(output)}`;
+}
+
 export const imageShow: Action = async ({ args, out, connect }) => {
   const { client } = await connect();
   const image = await client.getImage({ params: { image: args.word('image') } });
@@ -50,6 +58,10 @@ export const imageShow: Action = async ({ args, out, connect }) => {
       `${image.id}, ${image.kind}, ${out.state(image.state)}`,
       `${formatSize(image.bytes)} in ${image.files} files`,
       `sha256 ${image.hash ?? '-'}`,
+      ...(image.outdated
+        ? [`Its recipe has changed since it was made; anew with: carrel image build ${image.name}`]
+        : []),
+      ...image.online.map((step) => `\n${onlineText(step, out)}`),
     ].join('\n'),
   );
   return undefined;

@@ -3,6 +3,7 @@ import { urlOf } from '#contract/client.ts';
 import { api } from '#contract/api.ts';
 import { CarrelError } from '#base/errors.ts';
 import type { Exec } from '#contract/schemas/machines.ts';
+import { chunksOf } from '../archive.ts';
 import type { Connection } from '../connection.ts';
 import { describeEnd, statusOf } from '../program-end.ts';
 import type { Action, Context } from '../spec.ts';
@@ -60,6 +61,15 @@ export const machineExec: Action = async (context) => {
 export const machineConsole: Action = async ({ args, out, connect }) => {
   const connection = await connect();
   const machine = args.word('machine');
+  if (args.flag('transcript')) {
+    const from = args.number('from');
+    const kept = await connection.client.getConsoleTranscript({
+      params: { machine },
+      query: from === undefined ? {} : { from },
+    });
+    for await (const chunk of chunksOf(kept)) await out.bytes(chunk);
+    return undefined;
+  }
   const escape = parseEscape(args.option('escape') ?? '^]');
   out.note(`Console of ${machine}. ${escape ? `${escape.name} leaves.` : 'No key leaves.'}`);
   const { left } = await runTerminal({

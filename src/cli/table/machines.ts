@@ -147,9 +147,13 @@ export const machineCommands: readonly CommandSpec[] = [
       { flags: '--escape <key>', doc: 'the key that leaves: ^], ^A, ... or none (^])' },
       { flags: '--read-only', doc: 'look, type nothing' },
       { flags: '--from <byte>', doc: 'start at this offset' },
+      { flags: '--transcript', doc: 'print what is kept of it, of a stopped machine too' },
     ],
     remote: true,
-    examples: [{ line: 'carrel machine console web', doc: 'Ctrl-] leaves, the machine goes on' }],
+    examples: [
+      { line: 'carrel machine console web', doc: 'Ctrl-] leaves, the machine goes on' },
+      { line: 'carrel machine console web --transcript | less', doc: 'why did it not start?' },
+    ],
     load: async () => (await import('../commands/machine-exec.ts')).machineConsole,
   },
   {

@@ -14,6 +14,7 @@ export const reachCommands: readonly CommandSpec[] = [
       { flags: '--escape <key>', doc: 'the key that leaves: ^], ^A, ... or none (^])' },
       { flags: '--read-only', doc: 'look, type nothing' },
       { flags: '--from <byte>', doc: 'start at this offset' },
+      { flags: '--transcript', doc: 'print what is kept of it, of a stopped machine too' },
     ],
     remote: true,
     examples: [

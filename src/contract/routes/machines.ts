@@ -5,6 +5,7 @@ import {
   exec,
   fileQuery,
   image,
+  imageDetails,
   exportedImage,
   importedImage,
   machine,
@@ -204,9 +205,9 @@ export const machineRoutes = {
   getImage: {
     method: 'GET',
     path: '/v1/images/{image}',
-    doc: 'One image, by id or name',
+    doc: 'One image, by id or name, with what was run in the machine when it was made',
     access: 'user',
-    reply: image,
+    reply: imageDetails,
   },
   exportImage: {
     method: 'GET',

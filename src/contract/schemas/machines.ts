@@ -237,9 +237,24 @@ export const image = z.strictObject({
   bytes,
   files: z.int(),
   description: line(500),
+  /** Its recipe would make it differently today; it can be used all the same. */
+  outdated: z.boolean(),
   createdAt: time,
 });
 export type Image = z.infer<typeof image>;
+
+/** With what its recipe ran in the machine itself, once it had booted from the finished disk. */
+export const imageDetails = image.extend({
+  online: z.array(
+    z.strictObject({
+      argv: z.array(z.string()),
+      status: z.int().nullable(),
+      ms: z.int(),
+      output: z.string(),
+    }),
+  ),
+});
+export type ImageDetails = z.infer<typeof imageDetails>;
 
 export const newImage = z.strictObject({ recipe: name });
 /** Of a root file system, or of a disk; always stated, never found out by looking. */

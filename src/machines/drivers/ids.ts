@@ -9,3 +9,6 @@ const firstUid = 1_000_000;
 export function uidBaseOf({ uidSlot }: Pick<MachineSpec, 'uidSlot'>): number {
   return firstUid + uidSlot * idsPerContainer;
 }
+
+/** Of machines in which an image is made: none of any machine's, and of no use outside a jail. */
+export const builderUid = firstUid - 1;

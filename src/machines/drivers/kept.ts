@@ -116,7 +116,10 @@ export async function removeDirectory(
   await images.release(image, directory);
 }
 
-/** Ids of machines of which there is a directory or a control group. */
+/** In the directory of a machine that lives no longer than the process that made it: held by that one. */
+export const makerLock = (directory: string): string => join(directory, 'maker.lock');
+
+/** Ids of machines of which there is a directory or a control group, without those that somebody is at work with. */
 export function tracesOf({ directory, instance }: DriverHost): Set<string> {
   const places = groupDirectories(readCgroupLayout(), `${instanceGroup(instance)}/machines`, controllers);
   const groups = places.flatMap((place) =>
@@ -126,7 +129,9 @@ export function tracesOf({ directory, instance }: DriverHost): Set<string> {
         )
       : [],
   );
-  return new Set([...(existsSync(directory) ? readdirSync(directory) : []), ...groups]);
+  const all = new Set([...(existsSync(directory) ? readdirSync(directory) : []), ...groups]);
+  for (const id of all) if (isLocked(makerLock(join(directory, id)))) all.delete(id);
+  return all;
 }
 
 /** Is the control group frozen? freezer.state of v1 (also while it is FREEZING), cgroup.freeze of v2. */

@@ -98,6 +98,58 @@ export async function openTerminal(paths: TerminalPaths, id: string): Promise<Te
   };
 }
 
+/** Kept of what a live program writes. */
+const liveBytes = 1 << 20;
+
+/** A program that is not kept, as a terminal for as long as it lives: the last MiB of what it writes. */
+export function liveTerminal(exec: Exec): Terminal {
+  const watchers = new Set<() => void>();
+  let text = Buffer.alloc(0);
+  let total = 0;
+  let end: ProgramEnd | undefined;
+  const changed = (): void => {
+    for (const watcher of watchers) watcher();
+  };
+  exec.onOutput((_, bytes) => {
+    total += bytes.length;
+    text = Buffer.concat([text, bytes]).subarray(-liveBytes);
+    changed();
+  });
+  void exec.ended.then(
+    (report) => {
+      end = endOf(report);
+      changed();
+    },
+    () => {
+      end = { kind: 'killed', reason: 'cancelled' };
+      changed();
+    },
+  );
+  return {
+    read(wanted, maxBytes = liveBytes) {
+      const from = Math.min(total, Math.max(wanted, total - text.length));
+      const at = from - (total - text.length);
+      return { total, from, bytes: text.subarray(at, at + maxBytes) };
+    },
+    watch(watcher) {
+      watchers.add(watcher);
+      return () => void watchers.delete(watcher);
+    },
+    async write(bytes) {
+      if (end) throw new CarrelError('gone', 'the program has ended');
+      if (!exec.write(bytes)) await sleep(1);
+    },
+    resize({ rows, columns }) {
+      exec.resize(rows, columns);
+      return Promise.resolve();
+    },
+    get end() {
+      return end;
+    },
+    close: () => watchers.clear(),
+  };
+}
+
 /** From an absolute offset on, or from the next byte that is still there. */
 function readKept(path: string, from: number, maxBytes?: number): Transcript {
   const options = maxBytes === undefined ? {} : { maxBytes };

@@ -5,8 +5,6 @@
  */
 import { existsSync, lstatSync, readlinkSync } from 'node:fs';
 import { dirname } from 'node:path';
-import type { Group } from '#isolate/cgroups/group.ts';
-import { keptOperations } from '#isolate/kept.ts';
 import { op, type Operation } from '#isolate/plan.ts';
 
 /** A file or directory of the host in the jail. */
@@ -18,8 +16,6 @@ export interface JailFile {
 }
 
 export interface JailSpec {
-  /** The machine's. */
-  readonly directory: string;
   /** An empty directory for the root to be mounted at, in the keeper's own mount namespace. */
   readonly root: string;
   readonly uid: number;
@@ -56,11 +52,10 @@ function place({ source, target, kind, writable = false }: JailFile): Operation[
   ];
 }
 
-/** Everything of the plan; see `startKept`. */
-export function jailPlan(jail: JailSpec, group: Group): Operation[] {
-  const { directory, root, uid, groups, devices, files, proc, descriptors, argv } = jail;
+/** The plan after its beginning, which says who keeps it and in which control groups: see `keptOperations`. */
+export function jailOperations(jail: JailSpec): Operation[] {
+  const { root, uid, groups, devices, files, proc, descriptors, argv } = jail;
   return [
-    ...keptOperations(directory, group),
     op.sessionPrivate(),
     op.sessionMount('tmpfs', 'tmpfs', root, ['nosuid', 'nodev'], 'mode=755,size=1m,nr_inodes=1k'),
     op.namespaces(['pid', 'mnt', 'uts', 'ipc', 'net']),

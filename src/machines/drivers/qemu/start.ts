@@ -13,7 +13,7 @@ import type { Fd } from '#host/fds.ts';
 import { isLocked } from '#host/flock.ts';
 import { listenUnix } from '#host/unix.ts';
 import type { Image } from '#images/layout.ts';
-import { type Kept, keptPaths, startKept } from '#isolate/kept.ts';
+import { type Kept, keptOperations, keptPaths, startKept } from '#isolate/kept.ts';
 import type { MachineSpec } from '../../driver.ts';
 import type { DriverHost } from '../table.ts';
 import type { Acceleration } from './accelerator.ts';
@@ -22,7 +22,7 @@ import { consoleTail } from './console.ts';
 import { layerInJail, openDisk } from './disk/disk.ts';
 import { nodeOf } from './disk/state.ts';
 import { makeIdentity, secretsOf } from './identity.ts';
-import { type JailFile, jailPlan } from './jail.ts';
+import { type JailFile, jailOperations } from './jail.ts';
 import { connectQmp } from './qmp.ts';
 import { writeRuntime } from './runtime.ts';
 import { seedArchive } from './seed.ts';
@@ -101,10 +101,7 @@ export async function launchQemu(
   const { id, directory, limits, network } = spec;
   // before anything that a machine that runs would miss: its wire, its sockets
   if (isLocked(keptPaths(directory).lock)) throw new CarrelError('wrong_state', `Machine ${id} runs already`);
-  if (!existsSync(qemuProgram))
-    throw new CarrelError('host_unsupported', 'QEMU is not installed on this host', {
-      hint: 'install the package qemu-system-x86; see: carrel doctor',
-    });
+  requireQemu();
   const paths = vmPaths(directory);
   const [image, acceleration, layers] = await Promise.all([
     requireDiskImage(spec, parts),
@@ -157,21 +154,19 @@ export async function launchQemu(
         directory,
         limits: groupLimits(limits, accelerator),
         fds,
-        plan: (group) =>
-          jailPlan(
-            {
-              directory,
-              root: paths.root,
-              uid,
-              groups,
-              devices: accelerator === 'kvm' ? ['kvm'] : [],
-              files,
-              proc: launch.memory !== null,
-              descriptors: fds.length,
-              argv: [qemuProgram, ...argv],
-            },
-            group,
-          ),
+        plan: (group) => [
+          ...keptOperations(directory, group),
+          ...jailOperations({
+            root: paths.root,
+            uid,
+            groups,
+            devices: accelerator === 'kvm' ? ['kvm'] : [],
+            files,
+            proc: launch.memory !== null,
+            descriptors: fds.length,
+            argv: [qemuProgram, ...argv],
+          }),
+        ],
       },
       { instance },
     );
@@ -179,6 +174,14 @@ export async function launchQemu(
   } finally {
     tap.close(); // QEMU has it, or nobody: then the wire is gone
   }
+}
+
+/** `host_unsupported` where QEMU is not installed. */
+export function requireQemu(): void {
+  if (existsSync(qemuProgram)) return;
+  throw new CarrelError('host_unsupported', 'QEMU is not installed on this host', {
+    hint: 'install the package qemu-system-x86; see: carrel doctor',
+  });
 }
 
 /** Memory comes in pages. */
