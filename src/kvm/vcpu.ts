@@ -1,6 +1,5 @@
 /** One virtual processor: a descriptor for its registers, and the kvm_run that it shares with us. */
 import { errnoName, syscallError, trySyscall, type SyscallArgument } from '#host/syscalls.ts';
-import { exitReasons } from './abi/exits.ts';
 import { GUESTDBG_ENABLE, GUESTDBG_SINGLESTEP } from './abi/flags.ts';
 import { ioctls, type IoctlName } from './abi/ioctls.ts';
 import { kvmGuestDebug, kvmRegs, kvmVcpuEvents } from './abi/structs.ts';
@@ -51,13 +50,12 @@ export class Vcpu {
 
   /**
    * Lets KVM finish the instruction of the last exit (an `in` whose value is now there) and stop before the next
-   * one. True if that was a debug exit of its own: a single step had been asked for.
+   * one. Where a single step was asked for, that is an exit of its own (DEBUG); else KVM says 'interrupted'.
    */
-  complete(): boolean {
+  complete(): void {
     this.page.immediateExit = true;
-    const how = this.run();
+    this.run();
     this.page.immediateExit = false;
-    return how === 'exit' && this.page.exitReason === exitReasons.DEBUG.number;
   }
 
   registers(): Registers {

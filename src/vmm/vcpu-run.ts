@@ -11,13 +11,12 @@ import { ExitCounters, type ExitCounts } from './counters.ts';
 import type { End } from './end.ts';
 import type { Guest } from './guest.ts';
 import { findPortMap } from './hypercalls/maps.ts';
-import type { Layout } from './layout.ts';
 import type { ModeName } from './modes/mode.ts';
 import { modes } from './modes/table.ts';
 import { GuestOutput } from './output.ts';
 import { servePort } from './ports.ts';
 import { Share } from './share.ts';
-import type { Step } from './steps.ts';
+import type { Step, Stepper } from './steps.ts';
 import { ExitTrace, type TracedExit } from './trace.ts';
 
 /** All that a vCPU's thread is told. Plain data and shared buffers: it goes to the thread as a message. */
@@ -49,7 +48,7 @@ export interface VcpuReport {
 }
 
 /** Faults are rare, and a disassembler is large: loaded when there is something to explain. */
-async function explainHere(vcpu: Vcpu, mode: ModeName, layout: Layout, imageEnd: number): Promise<End> {
+async function explainHere({ vcpu, mode, layout, imageEnd }: Guest): Promise<End> {
   const [{ observe }, { explain }] = await Promise.all([
     import('./fault/scene.ts'),
     import('./fault/explain.ts'),
@@ -57,47 +56,46 @@ async function explainHere(vcpu: Vcpu, mode: ModeName, layout: Layout, imageEnd:
   return { kind: 'fault', fault: explain(observe(vcpu, modes[mode], layout, imageEnd)) };
 }
 
-/** Runs it. `onLine` gets what it prints, line by line. */
-export async function runOrder(order: VcpuOrder, onLine: (line: string) => void): Promise<VcpuReport> {
-  const vcpu = new Vcpu(order.vcpu);
-  const layout: Layout = { memory: new GuestMemory(order.memory), base: order.base, tables: order.tables };
-  const calls = findPortMap(order.ports) ?? new Map();
-  const counters = new ExitCounters();
-  const output = new GuestOutput({ limit: order.outputLimit, onLine });
-  const share = new Share(order.share);
-  const guest: Guest = {
-    vcpu,
+async function makeStepper({ vcpu, mode, layout }: Guest, limit: number): Promise<Stepper> {
+  const { Stepper } = await import('./steps.ts');
+  return new Stepper(vcpu, { mode: modes[mode], layout, limit });
+}
+
+/** What hypercalls see of this vCPU. */
+function guestOf(order: VcpuOrder, onLine: (line: string) => void): Guest {
+  return {
+    vcpu: new Vcpu(order.vcpu),
     mode: order.mode,
-    layout,
+    layout: { memory: new GuestMemory(order.memory), base: order.base, tables: order.tables },
     imageEnd: order.imageEnd,
-    output,
+    output: new GuestOutput({ limit: order.outputLimit, onLine }),
     outputLimit: order.outputLimit,
-    counters,
-    share,
+    counters: new ExitCounters(),
+    share: new Share(order.share),
     lastResult: 0,
   };
+}
+
+/** Runs it. `onLine` gets what it prints, line by line. */
+export async function runOrder(order: VcpuOrder, onLine: (line: string) => void): Promise<VcpuReport> {
+  const guest = guestOf(order, onLine);
+  const { vcpu, counters } = guest;
+  const calls = findPortMap(order.ports) ?? new Map();
   const trace = order.trace ? new ExitTrace() : undefined;
-  const stepper =
-    order.steps === undefined
-      ? undefined
-      : new (await import('./steps.ts')).Stepper(vcpu, {
-          mode: modes[order.mode],
-          layout,
-          limit: order.steps,
-        });
+  const stepper = order.steps === undefined ? undefined : await makeStepper(guest, order.steps);
   vcpu.page.syncedRegisters = SYNC_X86_REGS;
 
-  let end: End | undefined;
-  let fault = false;
+  let end: End | 'fault' | undefined;
   const serve = (page: RunPage): boolean => {
     const reason = page.exitReason;
+    const isStep = reason === exitReasons.DEBUG.number && stepper !== undefined;
     // single steps are our doing: a guest that counts its exits must not see them
-    if (reason !== exitReasons.DEBUG.number) counters.count(page);
+    if (!isStep) counters.count(page);
     if (reason === exitReasons.IO.number) end = servePort(guest, calls, page);
     else if (reason === exitReasons.HLT.number) end = { kind: 'halted' };
-    else if (reason !== exitReasons.DEBUG.number || !stepper) fault = true;
+    else if (!isStep) end = 'fault';
     trace?.record(page);
-    if (end !== undefined || fault) return false;
+    if (end !== undefined) return false;
     if (!stepper || stepper.after(page)) return true;
     end = { kind: 'steps done', count: stepper.steps.length };
     return false;
@@ -107,10 +105,10 @@ export async function runOrder(order: VcpuOrder, onLine: (line: string) => void)
   try {
     const how = runVcpu(vcpu, new Kick(order.kick), serve);
     const ms = performance.now() - began;
-    if (stepper && end?.kind === 'halted') stepper.record();
-    if (fault) end = await explainHere(vcpu, order.mode, layout, order.imageEnd);
+    if (end !== undefined && end !== 'fault' && end.kind === 'halted') stepper?.record();
     return {
-      end: how === 'kicked' || end === undefined ? 'kicked' : end,
+      end:
+        how === 'kicked' || end === undefined ? 'kicked' : end === 'fault' ? await explainHere(guest) : end,
       exits: counters.snapshot(),
       registers: vcpu.registers(),
       ms,
@@ -118,7 +116,7 @@ export async function runOrder(order: VcpuOrder, onLine: (line: string) => void)
       steps: stepper?.steps,
     };
   } finally {
-    output.flush();
-    share.closeAll();
+    guest.output.flush();
+    guest.share.closeAll();
   }
 }

@@ -2,7 +2,7 @@
  * Guests in C and assembly, compiled with gcc and the kit in guests/: freestanding (no library, no start files of
  * the host), at fixed addresses from 0 on, and without instructions that a bare processor has not switched on.
  */
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { access, mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { extname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -70,6 +70,7 @@ export async function compileGuest(source: string, mode: Mode): Promise<GuestIma
 /** A guest from a file: C, assembly, ELF, or (by the endings .bin and .img) machine code as it is. */
 export async function loadGuest(path: string, mode: Mode): Promise<GuestImage> {
   const kind = extname(path);
+  await access(path); // gcc would say it in its own words
   if (['.c', '.s', '.S'].includes(kind)) return await compileGuest(path, mode);
   const bytes = await readFile(path);
   if (isElf(bytes)) return readElf(bytes);

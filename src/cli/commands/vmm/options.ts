@@ -1,4 +1,5 @@
 /** What the vmm commands have in common: their options as values, and a machine made of them. */
+import { realpath, stat } from 'node:fs/promises';
 import { CarrelError } from '#base/errors.ts';
 import { flatImage } from '#vmm/image/image.ts';
 import { loadGuest } from '#vmm/image/compile.ts';
@@ -42,6 +43,15 @@ export async function machineOf(args: Arguments): Promise<Machine> {
   const guest = args.wordIf('guest');
   const image = guest === undefined ? flatImage(new Uint8Array()) : await loadGuest(guest, modes[mode]);
   return createMachine({ mode, image, vcpus });
+}
+
+/** The directory of --share, as far as it is one. */
+export async function shareOf(args: Arguments): Promise<{ share?: string }> {
+  const path = args.option('share');
+  if (path === undefined) return {};
+  const share = await realpath(path);
+  if ((await stat(share)).isDirectory()) return { share };
+  throw new CarrelError('invalid_request', `--share ${path} is no directory`);
 }
 
 /** Ctrl-C stops the guests, and what they did until then is shown. */

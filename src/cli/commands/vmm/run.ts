@@ -1,5 +1,4 @@
 /** `carrel vmm run GUEST`. */
-import { resolve } from 'node:path';
 import { CarrelError } from '#base/errors.ts';
 import { describeEnd } from '#vmm/end.ts';
 import { allRegisters } from '#vmm/inspect/registers.ts';
@@ -9,7 +8,7 @@ import { exitCodes } from '../../exit-codes.ts';
 import type { Action } from '../../spec.ts';
 import type { Output } from '../../ui/output.ts';
 import { drawEnd, drawFault, drawTrace } from './draw-run.ts';
-import { interruptible, machineOf, parseAddress } from './options.ts';
+import { interruptible, machineOf, parseAddress, shareOf } from './options.ts';
 import { hex, hexDump, plain } from './text.ts';
 
 interface Dump {
@@ -78,13 +77,12 @@ function printLine(vcpus: number): (vcpu: number, line: string) => void {
 /** Runs the guest as the options want it. */
 async function runGuest(machine: Machine, args: Arguments, json: boolean): Promise<readonly VcpuResult[]> {
   using interrupt = interruptible();
-  const share = args.option('share');
   return await machine.run({
     limitMs: args.duration('limit') ?? 5000,
     ports: args.option('ports') ?? 'carrel',
     trace: args.flag('trace'),
     signal: interrupt.signal,
-    ...(share !== undefined && { share: resolve(share) }),
+    ...(await shareOf(args)),
     ...(!json && { onLine: printLine(machine.vcpus.length) }),
   });
 }

@@ -1,10 +1,9 @@
 /** `carrel vmm step GUEST`. */
-import { resolve } from 'node:path';
 import { describeEnd } from '#vmm/end.ts';
 import { exitCodes } from '../../exit-codes.ts';
 import type { Action } from '../../spec.ts';
 import { renderTable } from '../../ui/table.ts';
-import { countOf, interruptible, machineOf } from './options.ts';
+import { countOf, interruptible, machineOf, shareOf } from './options.ts';
 import { hex, plain } from './text.ts';
 
 const mostSteps = 10_000;
@@ -12,13 +11,12 @@ const mostSteps = 10_000;
 export const vmmStep: Action = async ({ args, out }) => {
   using machine = await machineOf(args);
   using interrupt = interruptible();
-  const share = args.option('share');
   const [result] = await machine.run({
     steps: countOf(args, 'count', { usual: 20, most: mostSteps }),
     limitMs: args.duration('limit') ?? 5000,
     ports: args.option('ports') ?? 'carrel',
     signal: interrupt.signal,
-    ...(share !== undefined && { share: resolve(share) }),
+    ...(await shareOf(args)),
   });
   const steps = result?.steps ?? [];
   const end = result ? describeEnd(result.end) : '';
