@@ -70,7 +70,7 @@ test('nothing outside of the share is opened, by no path and no link, and nothin
 
 test('a guest has so many files and bytes, and without a share none', async (context) => {
   const root = await makeShare(context);
-  const share = new Share(root, { files: 2, writtenBytes: 10 });
+  const share = new Share(root, { files: 2, creations: 3, writtenBytes: 10 });
   assert.deepEqual(
     ['a', 'b', 'c'].map((name) => share.open(name, O_RDWR | O_CREAT)),
     [1, 2, -EMFILE],
@@ -78,6 +78,10 @@ test('a guest has so many files and bytes, and without a share none', async (con
   assert.equal(share.write(1, Buffer.from('12345678')), 8);
   assert.equal(share.write(2, Buffer.from('123')), -EDQUOT);
   assert.equal(share.write(2, Buffer.from('12')), 2);
+  share.closeAll();
+  assert.equal(share.open('d', O_RDWR | O_CREAT), 1);
+  assert.equal(share.open('e', O_RDWR | O_CREAT), -EDQUOT);
+  assert.equal(share.open('a', O_RDONLY), 2);
   share.closeAll();
   assert.equal(new Share(undefined).open('a', O_RDONLY), -ENODEV);
 });

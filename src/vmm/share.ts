@@ -2,24 +2,26 @@
  * The files a guest may open: those below one directory, never outside of it (openat2, RESOLVE_IN_ROOT), only
  * regular ones, and so many bytes and no more. Answers are those of the system calls: a number, or -errno.
  */
-import { readSync, writeSync } from 'node:fs';
-import { constants } from 'node:os';
+import { constants, readSync, writeSync } from 'node:fs';
+import { constants as os } from 'node:os';
 import { errnoOf } from '#base/errors.ts';
 import type { Fd } from '#host/fds.ts';
 import { openFileInRoot } from '#host/inroot.ts';
 import { syscallErrno, trySyscall } from '#host/syscalls.ts';
 
-const errno: Readonly<Record<string, number>> = constants.errno;
-const { EACCES, EBADF, EDQUOT, EINVAL, EMFILE, ENODEV } = constants.errno;
+const errno: Readonly<Record<string, number>> = os.errno;
+const { EACCES, EBADF, EDQUOT, EINVAL, EMFILE, ENODEV } = os.errno;
 
 export interface ShareLimits {
   /** Files open at the same time. */
   readonly files: number;
+  /** Opens in one run that may make a file. */
+  readonly creations: number;
   /** Bytes written in one run, over all files. */
   readonly writtenBytes: number;
 }
 
-export const defaultShareLimits: ShareLimits = { files: 16, writtenBytes: 16 * 2 ** 20 };
+export const defaultShareLimits: ShareLimits = { files: 16, creations: 256, writtenBytes: 16 * 2 ** 20 };
 
 /** What the system said, as a negative number; a refusal of our own is EACCES. */
 function negative(error: unknown): number {
@@ -30,6 +32,7 @@ export class Share {
   readonly #root: string | undefined;
   readonly #limits: ShareLimits;
   readonly #open = new Map<number, Fd>();
+  #created = 0;
   #written = 0;
 
   /** Without a directory every open answers ENODEV. */
@@ -48,6 +51,10 @@ export class Share {
     let free = slot ?? 1;
     if (slot === undefined) while (this.#open.has(free)) free += 1;
     if (this.#open.size >= this.#limits.files) return -EMFILE;
+    if ((flags & constants.O_CREAT) !== 0) {
+      if (this.#created >= this.#limits.creations) return -EDQUOT;
+      this.#created += 1;
+    }
     try {
       this.#open.set(free, openFileInRoot(this.#root, path, { flags }));
       return free;

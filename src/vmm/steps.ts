@@ -71,6 +71,11 @@ export class Stepper {
     return this.#steps.length < this.#limit;
   }
 
+  /** The vCPU runs freely from now on. */
+  disarm(): void {
+    this.#vcpu.setSingleStep(false);
+  }
+
   /** Writes down the instruction that was executed since the last look. */
   record(): void {
     const { registers, bytes } = this.#before;

@@ -116,6 +116,7 @@ export async function runOrder(order: VcpuOrder, onLine: (line: string) => void)
       steps: stepper?.steps,
     };
   } finally {
+    stepper?.disarm();
     guest.output.flush();
     guest.share.closeAll();
   }

@@ -12,7 +12,7 @@ import {
   RegisterExt,
   type UsedMemory,
 } from 'iced-x86';
-import { type RegisterName, registerNames, type Registers } from '#kvm/registers.ts';
+import { type RegisterName, registerNames, type Registers, type SegmentName } from '#kvm/registers.ts';
 
 /** The longest instruction has 15 bytes (Intel SDM volume 2A, 2.3.11). */
 export const longestInstruction = 15;
@@ -20,8 +20,7 @@ export const longestInstruction = 15;
 export interface MemoryOperand {
   /** Offset in its segment. */
   readonly offset: bigint;
-  /** cs, ds, es, fs, gs or ss. */
-  readonly segment: string;
+  readonly segment: SegmentName;
   readonly isWrite: boolean;
 }
 
@@ -39,7 +38,7 @@ const registerOf: ReadonlyMap<number, RegisterName> = new Map(
     return typeof number === 'number' ? [[number, name] as const] : [];
   }),
 );
-const segmentOf: ReadonlyMap<number, string> = new Map([
+const segmentOf: ReadonlyMap<number, SegmentName> = new Map([
   [Register.CS, 'cs'],
   [Register.DS, 'ds'],
   [Register.ES, 'es'],

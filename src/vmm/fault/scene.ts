@@ -53,11 +53,6 @@ export function observe(vcpu: Vcpu, mode: Mode, layout: Layout, imageEnd: number
   const space = new AddressSpace(layout, special);
   const rip = special.segment('cs').base + registers.rip;
   const bytes = fetchBytes(space, rip);
-  const segments = { cs: 'cs', ds: 'ds', es: 'es', fs: 'fs', gs: 'gs', ss: 'ss' } as const;
-  const baseOf = (name: string): bigint => {
-    const segment = Object.values(segments).find((each) => each === name);
-    return segment === undefined ? 0n : special.segment(segment).base;
-  };
   const operands = bytes.length === 0 ? [] : memoryOperands(bytes, mode.bits, registers);
   const { name, doc } = exitReason(number);
   return {
@@ -74,7 +69,7 @@ export function observe(vcpu: Vcpu, mode: Mode, layout: Layout, imageEnd: number
     bytes,
     instruction: bytes.length === 0 ? undefined : disassemble(bytes, mode.bits, registers.rip),
     accesses: operands.map(({ offset, segment, isWrite }) => {
-      const linear = baseOf(segment) + offset;
+      const linear = special.segment(segment).base + offset;
       return { linear, isWrite, walk: space.walk(linear) };
     }),
     imageEnd,

@@ -35,7 +35,7 @@ function tableRegion({ table, at, bytes, entries }: PagingTable): Region {
 function fill(known: readonly Region[], base: number, stack: number): Region[] {
   const regions: Region[] = [];
   let at = base;
-  for (const region of [...known].sort((a, b) => a.from - b.from)) {
+  for (const region of known.toSorted((a, b) => a.from - b.from)) {
     if (region.from > at) regions.push({ kind: 'empty', what: 'empty', from: at, to: region.from });
     regions.push(region);
     at = Math.max(at, region.to);
