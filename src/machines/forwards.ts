@@ -23,6 +23,8 @@ export interface ForwardsOptions {
   readonly log?: Logger;
   /** How soon a port that could not be had is asked for again. */
   readonly retryMs?: number;
+  /** Of all forwards together; each takes two of our descriptors, and we need some for everything else. */
+  readonly maxConnections?: number;
 }
 
 export interface Forwards {
@@ -59,6 +61,7 @@ export function openForwards({
   openListener,
   log = silent,
   retryMs = 2000,
+  maxConnections = 2048,
 }: ForwardsOptions): Forwards {
   const held = new Map<string, Held>();
   let turn: Promise<unknown> = Promise.resolve();
@@ -70,11 +73,18 @@ export function openForwards({
     return mine;
   };
 
+  const connections = (): number =>
+    [...held.values()].reduce((sum, { relay }) => sum + (relay?.connections ?? 0), 0);
+
   const listen = async (row: Wanted): Promise<void> => {
     const { socket } = await openListener({ host: row.host, port: row.port });
     const relay = await openRelay({
       socket,
-      target: () => targetOf(db, row),
+      target: async () => {
+        if (connections() > maxConnections)
+          throw new CarrelError('no_capacity', `more than ${maxConnections} connections in all forwards`);
+        return targetOf(db, row);
+      },
       failed: (reason) => log.debug('a forwarded connection came to nothing', { forward: row.id, reason }),
     });
     held.set(row.id, { relay, error: undefined });

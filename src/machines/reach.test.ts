@@ -33,8 +33,8 @@ suite('reaching machines', { skip }, () => {
   let bed: Bed;
   let ada: Actor;
   let forwards: Forwards;
-  const openAll = () =>
-    openForwards({ store: bed.store, openListener: async (at) => openListener(at), retryMs: 200 });
+  const openAll = (more: { maxConnections?: number } = {}) =>
+    openForwards({ store: bed.store, openListener: async (at) => openListener(at), retryMs: 200, ...more });
 
   before(async () => {
     bed = await startBed();
@@ -103,6 +103,26 @@ suite('reaching machines', { skip }, () => {
     await ended;
     assert.equal(await ask(18_081), '(reset)');
     await assert.rejects(forwards.remove(id, forward), { code: 'not_found' });
+  });
+
+  test('all forwards together have an end to their connections, and room again when one is closed', async () => {
+    const id = await serve('room', 4098);
+    await forwards.close();
+    forwards = openAll({ maxConnections: 2 });
+    for (const port of [18_085, 18_086])
+      await forwards.create(ada, id, { host: '127.0.0.1', port, machinePort: 4098 });
+    await answered(18_085, 'room');
+    const open = [18_085, 18_086].map((port) => connect({ host: '127.0.0.1', port }));
+    for (const one of open) one.on('error', () => undefined);
+    await until(5000, 'both to be there', async () =>
+      (await forwards.list(id)).every(({ connections }) => connections === 1) ? true : undefined,
+    );
+    assert.equal(await ask(18_085), '(reset)');
+    for (const one of open) one.destroy();
+    await answered(18_085, 'room');
+    await forwards.close();
+    forwards = openAll();
+    await bed.done(bed.machines.remove(ada, id));
   });
 
   test('a port that another program has is refused, and nothing is left of it', async () => {

@@ -12,6 +12,8 @@ import { vmPaths } from './spec.ts';
 
 /** The longest answer, that to query-named-block-nodes, has some KiB per layer of the disk. */
 export const maxLineBytes = 4 * 2 ** 20;
+/** Events, and answers to what has been given up, between two questions: more than that is a flood. */
+export const maxUnaskedBytes = 256 * 2 ** 10;
 /** A monitor that is not busy answers within milliseconds; a loaded host may be slow. */
 const answerMs = 10_000;
 
@@ -21,14 +23,9 @@ const failed = z.object({
   error: z.object({ class: z.string().max(100), desc: z.string() }),
 });
 const returned = z.object({ id: z.int(), return: z.unknown() });
-const event = z.object({ event: z.string().max(100), data: z.unknown().optional() });
+const event = z.object({ event: z.string().max(100) });
 const message = z.union([greeting, failed, returned, event]);
 type Message = z.infer<typeof message>;
-
-export interface QmpEvent {
-  readonly event: string;
-  readonly data: unknown;
-}
 
 export interface Qmp {
   /** The command's answer, of the given shape; `helper_failed` when QEMU refuses it, with its words. */
@@ -38,8 +35,6 @@ export interface Qmp {
     reply: z.ZodType<T>,
     options?: { readonly limitMs?: number },
   ): Promise<T>;
-  /** What happens while the connection stands. */
-  onEvent(listener: (event: QmpEvent) => void): void;
   close(): void;
 }
 
@@ -94,8 +89,8 @@ class Monitor implements Qmp {
   readonly #socket: Socket;
   readonly #waiting = new Map<number, Waiter>();
   readonly #greeted = Promise.withResolvers<void>();
-  #listener: ((event: QmpEvent) => void) | undefined;
   #next = 1;
+  #unasked = 0;
   #over: Error | undefined;
 
   constructor(socket: Socket) {
@@ -104,7 +99,10 @@ class Monitor implements Qmp {
     const decode = createLineDecoder();
     socket.on('data', (chunk: Buffer) => {
       try {
-        for (const line of decode(chunk)) this.#take(parseLine(line));
+        for (const line of decode(chunk)) {
+          if (this.#over) return;
+          this.#take(parseLine(line), line.length);
+        }
       } catch (error) {
         this.#end(error instanceof Error ? error : new Error(String(error)));
       }
@@ -126,13 +124,16 @@ class Monitor implements Qmp {
     this.#waiting.clear();
   }
 
-  #take(said: Message): void {
-    if ('QMP' in said) return this.#greeted.resolve();
-    if ('event' in said) return this.#listener?.({ event: said.event, data: said.data });
-    const id = said.id ?? -1;
+  #take(said: Message, bytes: number): void {
+    if ('QMP' in said) this.#greeted.resolve();
+    const id = 'return' in said || 'error' in said ? (said.id ?? -1) : -1;
     const waiter = this.#waiting.get(id);
     this.#waiting.delete(id);
     // an answer to a question that has been given up is no error
+    if (!waiter) this.#unasked += bytes;
+    if (this.#unasked > maxUnaskedBytes)
+      throw new CarrelError('helper_failed', 'QEMU says too much that nobody asked');
+    if ('QMP' in said || 'event' in said) return undefined;
     if ('return' in said) return waiter?.resolve(said.return);
     const { class: kind, desc } = said.error;
     waiter?.reject(
@@ -151,6 +152,7 @@ class Monitor implements Qmp {
     const { promise, resolve, reject } = Promise.withResolvers<unknown>();
     promise.catch(() => undefined);
     this.#waiting.set(id, { resolve, reject });
+    this.#unasked = 0;
     this.#socket.write(`${JSON.stringify({ execute: command, arguments: args, id })}\n`);
     try {
       const value = await within(limitMs, `QEMU's answer to ${command}`, promise);
@@ -162,10 +164,6 @@ class Monitor implements Qmp {
     } finally {
       this.#waiting.delete(id);
     }
-  }
-
-  onEvent(listener: (event: QmpEvent) => void): void {
-    this.#listener = listener;
   }
 
   close(): void {

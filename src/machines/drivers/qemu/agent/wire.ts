@@ -120,7 +120,10 @@ export interface FrameDecoder {
  * else's connection, and is thrown away.
  */
 export function createFrameDecoder(nonce: Uint8Array): FrameDecoder {
+  /** Has room for `need` bytes, of which `filled` are there. */
   let held: Buffer = Buffer.alloc(0);
+  let filled = 0;
+  let need = 0;
   let greeted = false;
   let foreign = 0;
 
@@ -140,7 +143,12 @@ export function createFrameDecoder(nonce: Uint8Array): FrameDecoder {
 
   return {
     push(chunk, onFrame) {
-      const bytes = held.length === 0 ? chunk : Buffer.concat([held, chunk]);
+      // a frame may come in single bytes: it is put together once
+      if (filled > 0 && filled + chunk.length < need) {
+        filled += chunk.copy(held, filled);
+        return;
+      }
+      const bytes = filled === 0 ? chunk : Buffer.concat([held.subarray(0, filled), chunk]);
       let at = 0;
       while (at < bytes.length) {
         const whole = lengthAt(bytes, at);
@@ -162,8 +170,11 @@ export function createFrameDecoder(nonce: Uint8Array): FrameDecoder {
         });
         at += whole;
       }
+      const left = bytes.length - at;
+      need = left < headBytes ? headBytes : headBytes + bytes.readUInt32LE(at + 4) + markBytes;
       // a copy: a few bytes must not keep a large chunk alive
-      held = at < bytes.length ? Buffer.from(bytes.subarray(at)) : Buffer.alloc(0);
+      held = left > 0 ? Buffer.allocUnsafe(need) : Buffer.alloc(0);
+      filled = left > 0 ? bytes.copy(held, 0, at) : 0;
     },
     get greeted() {
       return greeted;
