@@ -49,6 +49,9 @@ export function createSerialRunner(
   let terminal: Promise<Terminal> | undefined;
   return async (request, { signal } = {}) => {
     terminal ??= openConsole(directory);
+    terminal.catch(() => {
+      terminal = undefined; // the next one tries again
+    });
     const login = { user: 'root', password: await readPassword(directory) };
     return runOverSerial(await terminal, request, { login, limitMs: loginMs, signal });
   };

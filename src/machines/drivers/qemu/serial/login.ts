@@ -19,11 +19,16 @@ const stepMs = 15_000;
 // oxlint-disable-next-line no-control-regex -- these are control sequences (ECMA-48)
 const escapes = /\u001b(\[[0-9;?]*[ -/]*[@-~]|\][^\u0007]*\u0007|[()][0-9A-B]|[=>78])/g;
 
+/** A guest chooses what is on the screen, and how much: no pattern is looked for in more of it. */
+const endLength = 2000;
+
+/** The end of the screen as a person sees it. */
+const shownEnd = (text: string): string => text.slice(-endLength).replace(escapes, '');
+
 /** What the end of the screen asks for. */
 export function askedFor(text: string): 'user' | 'password' | 'unknown' {
   const last =
-    text
-      .replace(escapes, '')
+    shownEnd(text)
       .slice(-200)
       .split(/[\r\n]/)
       .at(-1) ?? '';
@@ -42,14 +47,14 @@ async function logIn(screen: Screen, { user, password }: Login): Promise<void> {
   screen.forget();
   await screen.type(`${ctrlU}${user}\r`);
   const asked = await screen.wait(stepMs, (text) =>
-    askedFor(text) === 'password' ? true : /[#$%>] ?$/.test(text.replace(escapes, '')) ? false : undefined,
+    askedFor(text) === 'password' ? true : /[#$%>] ?$/.test(shownEnd(text)) ? false : undefined,
   );
   if (asked !== true) return; // an account without a password, or something else: the next look tells
   screen.forget();
   await screen.type(`${password}\r`);
   const refused = await screen.wait(stepMs, (text) => {
-    if (/incorrect|denied|failure/i.test(text)) return true;
-    return /[#$%>] ?$/.test(text.replace(escapes, '')) ? false : undefined;
+    if (/incorrect|denied|failure/i.test(text.slice(-endLength))) return true;
+    return /[#$%>] ?$/.test(shownEnd(text)) ? false : undefined;
   });
   if (refused === true)
     throw new CarrelError('forbidden', `the machine does not let ${user} log in on its serial console`, {

@@ -3,7 +3,8 @@
  * terminal, but so that nothing on the screen is taken for an answer that is none.
  *
  * Different from a run by the agent: standard error is in standard output, a program that dies of signal N ends with
- * status 128+N, a working directory that is not there is status 125, and there is no standard input.
+ * status 128+N, a working directory that is not there is status 125, there is no standard input, and output ends at
+ * 1 MiB.
  */
 import { CarrelError } from '#base/errors.ts';
 import type { ProgramEnd, RunReply, RunRequest } from '#contract/schemas/machines.ts';
@@ -28,6 +29,8 @@ export interface SerialOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
+/** Of a program's output: a console carries some 10 KiB/s, and all of it is looked through again and again. */
+const maxOutputBytes = 2 ** 20;
 /** More is not typed into a terminal. */
 const maxScriptBytes = 64 << 10;
 const lineMs = 15_000;
@@ -40,9 +43,10 @@ const busy = new WeakMap<Terminal, Promise<unknown>>();
 
 export async function runOverSerial(
   terminal: Terminal,
-  request: RunRequest,
+  wanted: RunRequest,
   options: SerialOptions,
 ): Promise<RunReply> {
+  const request = { ...wanted, outputBytes: Math.min(wanted.outputBytes, maxOutputBytes) };
   if (request.stdin !== '')
     throw new CarrelError('driver_unsupported', 'a program on a serial console cannot be given input', {
       hint: 'write it to a file first, and let the program read that',

@@ -4,6 +4,9 @@ import type { Terminal } from '../../../driver.ts';
 /** What was on the screen before we came: enough for a prompt. */
 const tailBytes = 2000;
 
+/** A guest that writes without end does not make us look without end. */
+const lookMs = 10;
+
 export interface Screen extends Disposable {
   /** Everything since `forget`, as latin1: one character per byte. */
   readonly text: string;
@@ -32,9 +35,14 @@ export function openScreen(
       text = (text + Buffer.from(bytes).toString('latin1')).slice(-maxBytes);
     }
   };
-  const stop = terminal.watch(() => {
+  let later: NodeJS.Timeout | undefined;
+  const see = (): void => {
+    later = undefined;
     pull();
     for (const wake of waiting) wake();
+  };
+  const stop = terminal.watch(() => {
+    later ??= setTimeout(see, lookMs);
   });
   pull();
   const wait = async <T>(ms: number, find: (seen: string) => T | undefined): Promise<T | undefined> =>
@@ -77,6 +85,9 @@ export function openScreen(
       }
     },
     type: (typed) => terminal.write(Buffer.from(typed)),
-    [Symbol.dispose]: stop,
+    [Symbol.dispose]() {
+      clearTimeout(later);
+      stop();
+    },
   };
 }

@@ -229,6 +229,14 @@ test('prompts are told from text that only looks like them', () => {
   assert.equal(askedFor('\u001b[?2004hroot@web:~# '), 'unknown');
 });
 
+test('a screen that is made to be slow to understand costs nothing', () => {
+  // each of them begins a control sequence that never ends: looked at one by one, this takes hours
+  const begun = '\u001b]'.repeat(2 ** 21);
+  assert.equal(askedFor(begun), 'unknown');
+  assert.equal(askedFor(`${begun}\u0007\nweb login: `), 'user');
+  assert.equal(askedFor(`\u001b[${'0;'.repeat(2 ** 21)}`), 'unknown');
+});
+
 test('damaged output is an error, and never a result', () => {
   const markers = { begin: makeMarker(), end: makeMarker() };
   const shown = (bytes: Uint8Array): string =>
