@@ -28,6 +28,8 @@ export interface JailSpec {
   readonly proc: boolean;
   /** Descriptors for the program: the n-th that comes along is number 3 + n. */
   readonly descriptors: number;
+  /** Length of a file that it writes; beyond it QEMU ends (SIGXFSZ, setrlimit(2)). */
+  readonly fileBytes: number;
   readonly argv: readonly string[];
 }
 
@@ -54,7 +56,7 @@ function place({ source, target, kind, writable = false }: JailFile): Operation[
 
 /** The plan after its beginning, which says who keeps it and in which control groups: see `keptOperations`. */
 export function jailOperations(jail: JailSpec): Operation[] {
-  const { root, uid, groups, devices, files, proc, descriptors, argv } = jail;
+  const { root, uid, groups, devices, files, proc, descriptors, fileBytes, argv } = jail;
   return [
     op.sessionPrivate(),
     op.sessionMount('tmpfs', 'tmpfs', root, ['nosuid', 'nodev'], 'mode=755,size=1m,nr_inodes=1k'),
@@ -74,9 +76,12 @@ export function jailOperations(jail: JailSpec): Operation[] {
     op.raw(),
     op.pivot(),
     op.rlimit('core', 0),
+    op.rlimit('fsize', fileBytes),
     op.caps('bounding'),
     op.identity(uid, uid, groups),
     op.noNewPrivileges(),
+    // besides QEMU's own filter, which is for QEMU: keyrings, io_uring, BPF, perf
+    op.seccomp('machine'),
     ...argv.map(op.arg),
   ];
 }

@@ -13,6 +13,7 @@ import type { ProgramEnd, RunReply, RunRequest } from '#contract/schemas/machine
 import { tryLock } from '#host/flock.ts';
 import { listenUnix } from '#host/unix.ts';
 import type { OnlineReport, OnlineRequest, OnlineRunner, OnlineStep } from '#images/disk/online.ts';
+import { diskLimits } from '#images/disk/import.ts';
 import { groupOperations, machineGroup, releaseMachine } from '#isolate/kept.ts';
 import { type Exec, startLive } from '#isolate/live.ts';
 import type { ForkServer } from '#isolate/server.ts';
@@ -25,7 +26,7 @@ import { connectAgent } from './agent/client.ts';
 import { qemuArguments } from './argv.ts';
 import { jailOperations } from './jail.ts';
 import { runOverSerial } from './serial/run.ts';
-import { groupLimits, vmPaths } from './spec.ts';
+import { groupLimits, layerFileBytes, vmPaths } from './spec.ts';
 import { qemuProgram, requireQemu } from './start.ts';
 
 export interface BuilderHost {
@@ -97,6 +98,7 @@ export function createOnlineRunner(host: BuilderHost): OnlineRunner {
           ],
           proc: false,
           descriptors: fds.length,
+          fileBytes: layerFileBytes(diskLimits.virtualBytes),
           argv: [qemuProgram, ...argv],
         }),
       ];

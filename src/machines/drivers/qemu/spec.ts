@@ -29,6 +29,12 @@ const overheadBytes: Readonly<Record<Accelerator, number>> = {
   tcg: (128 + translationMiB) * MiB,
 };
 
+/**
+ * Length of a layer's file that no honest QEMU comes to: where the guest discards and writes again, gaps remain, which
+ * hold nothing of the host's disk.
+ */
+export const layerFileBytes = (diskBytes: number): number => 4 * diskBytes + 64 * MiB;
+
 /** Threads: one per processor, and those that wait for the disk (QEMU's pool has up to 64). */
 const ownThreads = 96;
 

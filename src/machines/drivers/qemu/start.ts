@@ -26,7 +26,7 @@ import { type JailFile, jailOperations } from './jail.ts';
 import { connectQmp } from './qmp.ts';
 import { writeRuntime } from './runtime.ts';
 import { seedArchive } from './seed.ts';
-import { groupLimits, qemuUid, vcpusOf, vmPaths } from './spec.ts';
+import { groupLimits, layerFileBytes, qemuUid, vcpusOf, vmPaths } from './spec.ts';
 
 export interface QemuParts extends DriverHost {
   readonly acceleration: () => Promise<Acceleration>;
@@ -164,6 +164,7 @@ export async function launchQemu(
             files,
             proc: launch.memory !== null,
             descriptors: fds.length,
+            fileBytes: layerFileBytes(Math.max(limits.diskBytes, image.disk.virtualBytes)),
             argv: [qemuProgram, ...argv],
           }),
         ],
