@@ -180,7 +180,10 @@ export async function openFabric(options: FabricOptions = {}): Promise<Fabric> {
     await links.configure(bridge, { alias: name, up: true });
     bridges.set(bridge, found.index);
   };
-  /** The machines' links in a network, whoever plugged them. */
+  /**
+   * The machines' links in a network: of a bridge all, whoever plugged them; of a routed one those of this process.
+   * Who removes networks for a cloud counts machines in its database first (`lockEmptyNetwork`).
+   */
   const linksIn = async (network: Network): Promise<string[]> => {
     const present = await links.list();
     if (network.layout === 'bridge') {

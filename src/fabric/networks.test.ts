@@ -1,22 +1,15 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import * as fc from 'fast-check';
+import { addressOfNumber, gatewayOfNumber, numbered } from '#base/numbered.ts';
 import { contains, formatAddress, overlaps, parseAddress } from './addresses.ts';
-import {
-  type NetworkPlan,
-  checkBeside,
-  defaultPlan,
-  parsePlan,
-  placeOf,
-  seedPlace,
-  seedTap,
-} from './networks.ts';
+import { type NetworkPlan, checkBeside, defaultPlan, parsePlan, placeOf } from './networks.ts';
 
 function plan(more: Partial<NetworkPlan>): NetworkPlan {
   return { ...defaultPlan, name: 'lab', bridge: 'br1', cidr: '10.20.0.0/24', gateway: '10.20.0.1', ...more };
 }
 
-const seed = plan({ name: 'seed', cidr: '192.168.192.0/18', layout: 'routed' });
+const seed = plan({ name: 'seed', cidr: numbered.cidr, layout: 'routed' });
 
 test('a plan that cannot be is refused with the reason', () => {
   assert.equal(parsePlan(plan({})).range.prefix, 24);
@@ -116,19 +109,11 @@ test('a machine’s gateway is the network’s, or the first address of its own 
     assert.throws(() => placeOf(parsePlan(network), address), /no machine's address/, address);
 });
 
-test('the seed’s addressing goes both ways', () => {
-  assert.deepEqual(seedPlace(41), {
-    tap: 'vmtap141',
-    gateway: '192.168.241.1',
-    address: '192.168.241.2',
-    prefix: 24,
-  });
-  for (let number = 1; number <= 55; number += 1) {
-    const { tap, address } = seedPlace(number);
-    assert.equal(seedTap(parseAddress(address)), tap);
-    assert.ok(contains(parsePlan(seed).range, parseAddress(address)));
-  }
-  for (const bad of [0, 56, -1, 1.5]) assert.throws(() => seedPlace(bad), /no address for machine/);
-  for (const other of ['192.168.200.2', '192.168.0.2', '192.169.1.2', '10.168.241.2'])
-    assert.equal(seedTap(parseAddress(other)), undefined, other);
+test('all numbers of the seed’s addressing lie in its range, with the gateways they are told', () => {
+  for (let number = numbered.first; number <= numbered.last; number += 1)
+    assert.deepEqual(placeOf(parsePlan(seed), addressOfNumber(number)), {
+      address: parseAddress(addressOfNumber(number)),
+      gateway: parseAddress(gatewayOfNumber(number)),
+      prefix: numbered.prefix,
+    });
 });

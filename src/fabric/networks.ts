@@ -6,11 +6,11 @@
  *   routed    machine (.2) ── vmtap141 (.1) ── out       a /24 of its own per machine, no bridge
  */
 import { CarrelError } from '#base/errors.ts';
+import { numbered } from '#base/numbered.ts';
 import {
   type Cidr,
   broadcastOf,
   contains,
-  formatAddress,
   formatCidr,
   gatewayOf,
   networkOf,
@@ -53,9 +53,6 @@ export interface Network extends NetworkPlan {
   readonly range: Cidr;
 }
 
-/** Each machine of a routed network has a network of this size. */
-const ROUTED_PREFIX = 24;
-
 function impossible(message: string, hint?: string): CarrelError {
   return new CarrelError('validation_failed', message, hint === undefined ? {} : { hint });
 }
@@ -72,8 +69,8 @@ export function parsePlan(plan: NetworkPlan): Network {
       'small letters, digits and -, at most 40, a letter first',
     );
   if (layout === 'routed') {
-    if (range.prefix > ROUTED_PREFIX)
-      throw impossible(`A routed network needs a /${ROUTED_PREFIX} for each machine: ${cidr} has none`);
+    if (range.prefix > numbered.prefix)
+      throw impossible(`A routed network needs a /${numbered.prefix} for each machine: ${cidr} has none`);
     if (plan.dhcp) throw impossible(`Network ${name} is routed: it has no DHCP`);
     return { ...plan, range };
   }
@@ -128,34 +125,10 @@ export interface Place {
 export function placeOf(network: Network, text: string): Place {
   const address = parseAddress(text);
   const routed = network.layout === 'routed';
-  const prefix = routed ? ROUTED_PREFIX : network.range.prefix;
+  const prefix = routed ? numbered.prefix : network.range.prefix;
   const gateway = routed ? networkOf(address, prefix).base + 1 : parseAddress(network.gateway);
   const own = networkOf(address, prefix);
   if (!contains(network.range, address) || [gateway, own.base, broadcastOf(own)].includes(address))
     throw new CarrelError('internal', `${text} is no machine's address in ${formatCidr(network.range)}`);
   return { address, gateway, prefix };
-}
-
-/**
- * The addressing of the seed's lab, for a routed network: number x (1 to 55) has the wire vmtap{100+x} and the
- * network 192.168.{200+x}.0/24, with .1 on the wire's end and .2 in the machine.
- */
-export function seedPlace(number: number): { tap: string; gateway: string; address: string; prefix: number } {
-  if (!Number.isInteger(number) || number < 1 || number > 55)
-    throw new CarrelError('no_capacity', `There is no address for machine ${number}`, {
-      hint: 'networks with the addressing of the seed have room for the numbers 1 to 55',
-    });
-  const { base } = networkOf(parseAddress(`192.168.${200 + number}.0`), ROUTED_PREFIX);
-  return {
-    tap: `vmtap${100 + number}`,
-    gateway: formatAddress(base + 1),
-    address: formatAddress(base + 2),
-    prefix: ROUTED_PREFIX,
-  };
-}
-
-/** The name of the wire that goes with an address of the seed's addressing; undefined for any other. */
-export function seedTap(address: number): string | undefined {
-  const number = Math.floor(address / 256) - 0xc0a800 - 200; // 192.168.{200 + number}
-  return number >= 1 && number <= 55 ? seedPlace(number).tap : undefined;
 }

@@ -1,12 +1,13 @@
 /** Several networks at once: who reaches whom. */
 import assert from 'node:assert/strict';
+import { addressOfNumber } from '#base/numbered.ts';
 import { test } from 'node:test';
 import { launch, launchOk } from '#host/launch.ts';
 import { powerOn, ruleset, skip, useFabric, wireOf } from '#test/fabricbed.ts';
 import { type Netbed, makeNetns } from '#test/netbed.ts';
 import type { TapGuest } from '#test/tapguest.ts';
 import { type Wire, openFabric } from './fabric.ts';
-import { type NetworkPlan, defaultPlan, seedPlace } from './networks.ts';
+import { type NetworkPlan, defaultPlan } from './networks.ts';
 
 const lab: NetworkPlan = {
   ...defaultPlan,
@@ -44,9 +45,9 @@ const bed = useFabric('several', { networks: [defaultPlan], resolver: '198.18.0.
     ['lab', '10.20.0.4', 'ben'],
     ['quiet', '10.30.0.2', 'anna'],
     ['quiet', '10.30.0.3', 'ben'],
-    ['seed', seedPlace(41).address, 'anna'],
-    ['seed', seedPlace(1).address, 'anna'],
-    ['seed', seedPlace(2).address, 'ben'],
+    ['seed', addressOfNumber(41), 'anna'],
+    ['seed', addressOfNumber(1), 'anna'],
+    ['seed', addressOfNumber(2), 'ben'],
   ];
   for (const [network, address, owner] of machines) {
     const wire = wireOf(address, owner, network);

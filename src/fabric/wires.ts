@@ -1,12 +1,12 @@
 /** Machines' wires: which links, filter entries and limits go with a machine, made and taken away together. */
 import { CarrelError } from '#base/errors.ts';
+import { numberOfAddress, tapOfNumber } from '#base/numbered.ts';
 import type { Fd } from '#host/fds.ts';
 import { syscallErrno } from '#host/syscalls.ts';
-import { parseAddress } from './addresses.ts';
 import type { Limits } from './limits.ts';
 import { inNetns } from './netns.ts';
 import { type Link, type Links, openLinks } from './netlink/links.ts';
-import { type Network, type Place, placeOf, seedTap } from './networks.ts';
+import { type Network, type Place, placeOf } from './networks.ts';
 import type { Port, Ports } from './ports.ts';
 import { type Door, applyRules, closeDoor, openDoor } from './rules.ts';
 import { openTap } from './tap.ts';
@@ -167,8 +167,8 @@ export function openWires({
   const plugTap = async (wire: TapOptions): Promise<PluggedTap> => {
     const { machineId } = wire;
     const network = networkOf(wire.network);
-    const seed = network.layout === 'routed' ? seedTap(parseAddress(wire.address)) : undefined;
-    const link = wire.tap ?? seed ?? tapOf(machineId);
+    const number = network.layout === 'routed' ? numberOfAddress(wire.address) : undefined;
+    const link = wire.tap ?? (number === undefined ? tapOf(machineId) : tapOfNumber(number));
     let fd: Fd | undefined;
     try {
       await connect(wire, link, network, async () => {

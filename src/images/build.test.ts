@@ -20,6 +20,19 @@ async function recipeIn(directory: string, name: string, steps: string): Promise
   await writeFile(join(directory, name, 'recipe.yaml'), text);
 }
 
+test('an image without a file of passwords has none in it', async () => {
+  await using temporary = await scratch();
+  const recipes = join(temporary.directory, 'recipes');
+  await recipeIn(
+    recipes,
+    'plain',
+    '[{do: directory, paths: [/etc]}, {do: per_machine, facts: [root-password]}]',
+  );
+  const images = await openImages({ cache: join(temporary.directory, 'cache'), recipes });
+  const { path } = await images.build('plain');
+  assert.equal((await readdir(join(path, 'etc'))).includes('shadow'), false);
+});
+
 test('busybox builds into a root that can be entered, with nothing that machines could share by mistake', async () => {
   await using temporary = await scratch();
   const images = await openImages({ cache: temporary.directory });

@@ -132,7 +132,7 @@ export async function buildImage(
     const staged = await stageImage(workspace.directory);
     await makeDisk({ root, disk, base, scratch, staged, identity: recipeHash }, context, next);
     if (options.online && online.length > 0) {
-      next(`online ${online.map(({ argv }) => argv.join(' ')).join('; ')}`);
+      next(`in the machine: ${online.length} programs`);
       await runOnline(options.online, staged, {
         steps: online,
         append: disk.append,

@@ -8,6 +8,7 @@ import { makeDirectories, resolveInRoot } from './inroot.ts';
 import { readNative } from './natives.ts';
 import type { MachineFact, RecipeStep } from './recipe.ts';
 import { sha256, walkTree } from './tree.ts';
+import { exists } from './workspace.ts';
 
 type StepOf<Do extends RecipeStep['do']> = Extract<RecipeStep, { do: Do }>;
 
@@ -155,6 +156,7 @@ const withoutFact: Readonly<Record<MachineFact, (context: BuildContext) => Promi
   },
   'root-password': async ({ root }) => {
     const place = await resolveInRoot(root, '/etc/shadow');
+    if (!(await exists(place))) return; // nor a password in it
     const text = await readFile(place, 'utf8');
     await writeFile(place, text.replace(/^root:[^:]*:/m, 'root:!:'));
   },

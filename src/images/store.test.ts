@@ -22,6 +22,44 @@ test('an image is found by name, alias and hash; what is not there is named with
   await assert.rejects(images.build('no such'), (error) => isCarrelError(error, 'not_found'));
 });
 
+test('an image of another kind is pointed at', async () => {
+  await using temporary = await scratch();
+  const images = await openImages({ cache: temporary.directory });
+  await images.ensure('busybox');
+  await assert.rejects(
+    images.require('busybox', { kind: 'disk' }),
+    (error) =>
+      isCarrelError(error, 'not_found') && error.hint?.startsWith('busybox is a root file system') === true,
+  );
+});
+
+test('an image whose recipe has changed is outdated, and used all the same until somebody builds it', async () => {
+  await using temporary = await scratch();
+  const recipes = join(temporary.directory, 'recipes');
+  await mkdir(join(recipes, 'one'), { recursive: true });
+  await mkdir(join(recipes, 'files'));
+  await writeFile(join(recipes, 'files', 'note'), 'first');
+  await writeFile(
+    join(recipes, 'one', 'recipe.yaml'),
+    'name: one\nkind: rootfs\ndescription: test\nbase: {from: busybox}\nsteps: [{do: copy_files, from: files}]\n',
+  );
+  const images = await openImages({ cache: join(temporary.directory, 'cache'), recipes });
+  const before = await images.build('one');
+  const outdated = async (): Promise<string[]> =>
+    [...(await images.outdated(await images.list()))].map(({ hash }) => hash);
+  assert.deepEqual(await outdated(), []);
+  // a file that it copies is part of the recipe
+  await writeFile(join(recipes, 'files', 'note'), 'second');
+  assert.deepEqual(await outdated(), [before.hash]);
+  assert.equal((await images.ensure('one')).hash, before.hash);
+  const after = await images.build('one');
+  assert.notEqual(after.hash, before.hash);
+  assert.deepEqual(await outdated(), [before.hash]);
+  assert.equal((await images.require('one')).hash, after.hash);
+  await images.import({ name: 'two', format: 'tar', source: inPieces(tarOf({ path: 'a', body: 'x' }), 512) });
+  assert.deepEqual(await outdated(), [before.hash], 'what has no recipe is never old');
+});
+
 test('an image in use cannot be removed; one whose user is gone can', async () => {
   await using temporary = await scratch();
   const images = await openImages({ cache: join(temporary.directory, 'cache') });

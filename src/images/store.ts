@@ -205,10 +205,14 @@ export class Images {
   async #refuseIfHeld({ hash, name }: Image): Promise<void> {
     const owners = await this.holders(hash);
     if (owners.length === 0) return;
-    throw new CarrelError('wrong_state', `image ${name} is used by ${owners.length} machines`, {
-      hint: 'delete them first',
-      details: { owners: owners.slice(0, 20) },
-    });
+    throw new CarrelError(
+      'wrong_state',
+      `image ${name} is used by ${owners.length} ${owners.length === 1 ? 'machine' : 'machines'}`,
+      {
+        hint: 'delete them first',
+        details: { owners: owners.slice(0, 20) },
+      },
+    );
   }
 
   /** Removes an image that nobody holds; `wrong_state` names who does. */

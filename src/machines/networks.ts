@@ -1,5 +1,6 @@
 /** The cloud's networks: rows in the database, and what the fabric makes of them. */
 import { CarrelError } from '#base/errors.ts';
+import { gatewayOfNumber, numbered } from '#base/numbered.ts';
 import type { Actor } from '#base/actor.ts';
 import type { NewNetwork } from '#contract/schemas/networks.ts';
 import { contains, formatAddress, formatCidr, gatewayOf, overlaps, parseCidr } from '#fabric/addresses.ts';
@@ -13,7 +14,6 @@ import {
   insertNetwork,
   lockEmptyNetwork,
   type Network,
-  routed,
   selectNetworks,
   selectOptionalNetwork,
 } from '#store/networks.ts';
@@ -54,11 +54,11 @@ export function rangeFor(
   others: readonly Pick<Network, 'cidr'>[],
 ): { cidr: string; gateway: string } {
   if (layout === 'routed') {
-    if (cidr !== undefined && cidr !== routed.cidr)
+    if (cidr !== undefined && cidr !== numbered.cidr)
       throw new CarrelError('validation_failed', 'the subnets of the routed layout are fixed', {
         hint: 'leave the range out',
       });
-    return { cidr: routed.cidr, gateway: routed.gateway };
+    return { cidr: numbered.cidr, gateway: gatewayOfNumber(numbered.first) };
   }
   const taken = others.map((other) => parseCidr(other.cidr));
   const text = cidr ?? ownRanges.find((range) => taken.every((other) => !overlaps(parseCidr(range), other)));

@@ -180,7 +180,7 @@ export function openImageRegistry({
           online,
           onProgress: ({ step: done, of, what, detail }) => {
             step(what);
-            progress(done, of, 'steps');
+            progress(done, of, what);
             if (detail !== undefined) for (const line of detail.split('\n')) log(line);
           },
         });

@@ -3,9 +3,9 @@
  * routed layout the lowest free number, and with it a subnet.
  */
 import { CarrelError } from '#base/errors.ts';
+import { addressOfNumber, isMachineNumber, numbered, numbersInWords } from '#base/numbered.ts';
 import { sql } from 'kysely';
 import type { CreatedAt, Fact } from './columns.ts';
-import { routed } from './networks.ts';
 import type { Db, Tx } from './schema.ts';
 
 export interface AddressTable {
@@ -41,6 +41,10 @@ export async function allocateAddress(
   if (number !== undefined && !isRouted)
     throw new CarrelError('validation_failed', `network "${network.name}" does not number its machines`, {
       hint: 'leave the number out, or choose a network with the routed layout',
+    });
+  if (number !== undefined && !isMachineNumber(number))
+    throw new CarrelError('validation_failed', `there is no subnet of number ${number}`, {
+      hint: `numbers are ${numbersInWords}`,
     });
   const had = await tx
     .selectFrom('addresses')
@@ -87,21 +91,18 @@ async function takeLowest(tx: Tx, networkId: string, machineId: string): Promise
   return rows[0]?.address;
 }
 
-/** The machine of subnet x is its .2. */
+/** That of the number, or the lowest free one. */
 async function takeNumber(
   tx: Tx,
   networkId: string,
   machineId: string,
   number: number | undefined,
 ): Promise<string | undefined> {
-  const [from, to] = number === undefined ? [0, routed.numbers - 1] : [number, number];
+  const [from, to] = number === undefined ? [numbered.first, numbered.last] : [number, number];
+  const candidates = Array.from({ length: to - from + 1 }, (_, index) => addressOfNumber(from + index));
   const { rows } = await sql<{ address: string }>`
-    with candidates as (
-      select ('192.168.' || (${routed.firstSubnet}::int + x) || '.2')::inet as address
-      from generate_series(${from}::int, ${to}::int) x
-    )
     insert into addresses (network_id, address, machine_id)
-    select ${networkId}, c.address, ${machineId} from candidates c
+    select ${networkId}, c.address, ${machineId} from unnest(${candidates}::inet[]) c (address)
     where not exists (select from addresses a where a.address = c.address)
     order by c.address limit 1
     returning address`.execute(tx);

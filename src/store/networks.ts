@@ -28,18 +28,6 @@ export interface NetworkTable {
 export type Network = Selectable<NetworkTable>;
 
 /**
- * The routed layout: machine x, 0 to 55, has a subnet of its own, 192.168.{200+x}.0/24, in which the gateway is .1
- * and the machine .2. The range is the smallest one that holds them all.
- */
-export const routed = {
-  cidr: '192.168.192.0/18',
-  gateway: '192.168.200.1',
-  prefix: 24,
-  firstSubnet: 200,
-  numbers: 56,
-} as const;
-
-/**
  * Makes the row. Its range may touch no other network's, except that the routed layout lies inside a larger one,
  * which then gives no addresses there; `wrong_state` when machines have such addresses already.
  */
@@ -121,9 +109,13 @@ export async function lockEmptyNetwork(tx: Tx, key: string): Promise<Network> {
     .where('deleted_at', 'is', null)
     .executeTakeFirstOrThrow();
   if (count > 0)
-    throw new CarrelError('wrong_state', `network "${network.name}" has ${count} machines`, {
-      hint: 'delete them first: carrel machine ls',
-    });
+    throw new CarrelError(
+      'wrong_state',
+      `network "${network.name}" has ${count} ${count === 1 ? 'machine' : 'machines'}`,
+      {
+        hint: 'delete them first: carrel machine ls',
+      },
+    );
   return network;
 }
 

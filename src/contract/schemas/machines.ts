@@ -1,5 +1,6 @@
 /** Machines and images. */
 import { z } from 'zod';
+import { numbered } from '#base/numbered.ts';
 import { bytes, id, labels, line, milliseconds, name, page, time, wait } from './common.ts';
 import { sshKeys } from './keys.ts';
 import { starter } from './starter.ts';
@@ -102,7 +103,7 @@ export const newMachine = z.strictObject({
   /** Its network, by name. */
   network: name.default('default'),
   /** Which subnet it gets, in a network with the routed layout; the lowest free one unless given. */
-  networkNumber: z.int().min(0).max(55).optional(),
+  networkNumber: z.int().min(numbered.first).max(numbered.last).optional(),
   /** Who may come in as root by ssh. */
   sshKeys: sshKeys.default([]),
   /** What it may send and receive in a second, each. */

@@ -6,7 +6,7 @@ import { id, name, time } from './common.ts';
 export const networkIsolation = z.enum(['owner', 'open']);
 
 /**
- * `bridge`: all machines in one range. `routed`: machine x (0 to 55) has a subnet of its own, 192.168.{200+x}.0/24,
+ * `bridge`: all machines in one range. `routed`: machine x (1 to 55) has a subnet of its own, 192.168.{200+x}.0/24,
  * in which the host is .1 and the machine .2.
  */
 export const networkLayout = z.enum(['bridge', 'routed']);
