@@ -7,6 +7,7 @@ import { createMachine } from './machine.ts';
 import type { ModeName } from './modes/mode.ts';
 import { requireMode } from './modes/require.ts';
 import { modes } from './modes/table.ts';
+import { prepareThread } from './threads.ts';
 
 /** What every hello guest leaves in RAX, and in memory at 0x400. */
 const answer = 42;
@@ -36,6 +37,7 @@ function complaint(name: ModeName, rax: bigint, stored: number): string | undefi
 /** Runs the hello guest of a mode. Throws `host_unsupported` where the host cannot. */
 export async function hello(name: ModeName): Promise<Hello> {
   await requireMode(name, 1);
+  prepareThread();
   const mode = modes[name];
   const source = name === 'real' ? 'real.S' : 'hello.c';
   const image = await compileGuest(join(kit, 'examples', source), mode);

@@ -12,6 +12,7 @@ import { flatImage, type GuestImage } from './image/image.ts';
 import { createMachine, type RunOptions, type VcpuResult } from './machine.ts';
 import type { ModeName } from './modes/mode.ts';
 import { modes } from './modes/table.ts';
+import { runInThread } from './vcpu-worker.ts';
 
 const code = (...bytes: readonly number[]): GuestImage => flatImage(Uint8Array.from(bytes));
 const hlt = 0xf4;
@@ -192,6 +193,32 @@ suite('guests on the real KVM', { skip: withoutKvm }, () => {
       holdings().threads <= before.threads + 3 ? holdings() : undefined,
     );
     assert.ok(threads >= before.threads);
+  });
+
+  test('a thread that fails is an error of ours, and the next run has another thread', async () => {
+    using machine = createMachine({ mode: 'long', image: code(hlt) });
+    const [first] = machine.vcpus;
+    assert.ok(first);
+    const order = {
+      vcpu: { ...first.vcpu.handle, fd: -1 },
+      memory: machine.memory.handle,
+      base: 0,
+      tables: 0x2000,
+      imageEnd: 1,
+      mode: 'long',
+      ports: 'carrel',
+      share: undefined,
+      outputLimit: 1,
+      trace: false,
+      steps: undefined,
+    } as const;
+    const { page } = first.vcpu;
+    const { signal } = new AbortController();
+    await assert.rejects(
+      runInThread({ order, page, limitMs: 1000, onLine: () => undefined, signal }),
+      /KVM_RUN: EBADF/,
+    );
+    assert.equal((await run(code(hlt))).end.kind, 'halted');
   });
 
   test('a process may exit while a guest spins', async () => {

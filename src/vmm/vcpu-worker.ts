@@ -46,44 +46,40 @@ const stuck = (): CarrelError =>
 export async function runInThread({ order, page, limitMs, onLine, signal }: ThreadOptions): Promise<Ended> {
   const kick = new Kick();
   const thread = takeThread();
-  const timers: NodeJS.Timeout[] = [];
-  const atExit = (): void => kick.stop(page);
-  running.add(atExit);
+  const { promise, resolve, reject } = Promise.withResolvers<VcpuReport>();
+  const timers = [setTimeout(() => reject(late()), startMs)];
   let why: End = { kind: 'stopped' };
-  let cancel: (() => void) | undefined;
+  const stop = (end: End): void => {
+    why = end;
+    kick.stop(page);
+    timers.push(setTimeout(() => reject(stuck()), kickedMs));
+  };
+  const onAbort = (): void => stop({ kind: 'stopped' });
+  const onExit = (): void => kick.stop(page);
+  const onMessage = (message: FromVcpu): void => {
+    if (message.kind === 'line') onLine(message.text);
+    else if (message.kind === 'ended') resolve(message.report);
+    else {
+      clearTimeout(timers[0]);
+      timers.push(setTimeout(() => stop({ kind: 'time limit', ms: limitMs }), limitMs));
+    }
+  };
+  running.add(onExit);
+  thread.on('message', onMessage).on('error', reject);
+  signal.addEventListener('abort', onAbort, { once: true });
   try {
-    const report = await new Promise<VcpuReport>((resolve, reject) => {
-      const stop = (end: End): void => {
-        why = end;
-        kick.stop(page);
-        timers.push(setTimeout(() => reject(stuck()), kickedMs));
-      };
-      cancel = () => stop({ kind: 'stopped' });
-      const start = setTimeout(() => reject(late()), startMs);
-      timers.push(start);
-      thread.once('error', reject);
-      thread.on('message', (message: FromVcpu) => {
-        if (message.kind === 'line') onLine(message.text);
-        else if (message.kind === 'ended') resolve(message.report);
-        else {
-          clearTimeout(start);
-          timers.push(setTimeout(() => stop({ kind: 'time limit', ms: limitMs }), limitMs));
-        }
-      });
-      signal.addEventListener('abort', cancel, { once: true });
-      if (signal.aborted) cancel();
-      thread.postMessage({ ...order, kick: kick.buffer } satisfies VcpuOrder);
-    });
-    thread.removeAllListeners('message').removeAllListeners('error');
+    if (signal.aborted) onAbort();
+    thread.postMessage({ ...order, kick: kick.buffer } satisfies VcpuOrder);
+    const { end, ...rest } = await promise;
+    thread.off('message', onMessage).off('error', reject);
     await returnThread(thread);
-    const { end, ...rest } = report;
     return { ...rest, end: end === 'kicked' ? why : end };
   } catch (error) {
     void thread.terminate(); // ends as soon as it can: never, if its kernel is stuck
     throw error;
   } finally {
-    running.delete(atExit);
+    running.delete(onExit);
+    signal.removeEventListener('abort', onAbort);
     for (const timer of timers) clearTimeout(timer);
-    if (cancel) signal.removeEventListener('abort', cancel);
   }
 }

@@ -3,6 +3,7 @@ import { CarrelError } from '#base/errors.ts';
 import { describeEnd } from '#vmm/end.ts';
 import { allRegisters } from '#vmm/inspect/registers.ts';
 import type { Machine, VcpuResult } from '#vmm/machine.ts';
+import { prepareThread } from '#vmm/threads.ts';
 import type { Arguments } from '../../arguments.ts';
 import { exitCodes } from '../../exit-codes.ts';
 import type { Action } from '../../spec.ts';
@@ -88,6 +89,7 @@ async function runGuest(machine: Machine, args: Arguments, json: boolean): Promi
 }
 
 export const vmmRun: Action = async ({ args, out }) => {
+  prepareThread();
   using machine = await machineOf(args);
   const wanted = args.many('dump');
   for (const text of wanted) dumpOf(machine, text); // refuse before the run

@@ -1,5 +1,6 @@
 /** `carrel vmm step GUEST`. */
 import { describeEnd } from '#vmm/end.ts';
+import { prepareThread } from '#vmm/threads.ts';
 import { exitCodes } from '../../exit-codes.ts';
 import type { Action } from '../../spec.ts';
 import { renderTable } from '../../ui/table.ts';
@@ -9,6 +10,7 @@ import { hex, plain } from './text.ts';
 const mostSteps = 10_000;
 
 export const vmmStep: Action = async ({ args, out }) => {
+  prepareThread();
   using machine = await machineOf(args);
   using interrupt = interruptible();
   const [result] = await machine.run({
