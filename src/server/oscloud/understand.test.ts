@@ -72,6 +72,14 @@ test('sizes that are none are refused as JSON, the memory first; numbers count b
   assert.equal(understood.ask.wanted.memoryBytes, 1_073_741_824);
 });
 
+test('text that no database can hold is refused', () => {
+  for (const field of ['name', 'image', 'network'])
+    assert.equal(
+      said(post('/vm_create', { ...whole, [field]: 'a\0b' })),
+      error(`Invalid ${field}: it must be text of at most 255 characters, without NUL`),
+    );
+});
+
 const key = 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGPqnZBhIHVoTu3WDRUXMxn3ZUr2MpQlGdlHSJKIUxEr ada@laptop';
 
 test('a key is one checked line; anything that a shell could take for more is refused', () => {
