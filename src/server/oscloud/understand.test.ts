@@ -72,12 +72,9 @@ test('sizes that are none are refused as JSON, the memory first; numbers count b
   assert.equal(understood.ask.wanted.memoryBytes, 1_073_741_824);
 });
 
-test('text that no database can hold is refused', () => {
+test('text that no database can hold is no request', () => {
   for (const field of ['name', 'image', 'network'])
-    assert.equal(
-      said(post('/vm_create', { ...whole, [field]: 'a\0b' })),
-      error(`Invalid ${field}: it must be text of at most 255 characters, without NUL`),
-    );
+    assert.match(said(post('/vm_create', { ...whole, [field]: 'a\0b' })), /400 Bad Request/);
 });
 
 const key = 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGPqnZBhIHVoTu3WDRUXMxn3ZUr2MpQlGdlHSJKIUxEr ada@laptop';

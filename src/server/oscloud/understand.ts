@@ -119,9 +119,8 @@ function size(fields: Fields, field: string): number {
 function text(fields: Fields, field: string): string {
   const value = fields[field];
   const given = typeof value === 'number' ? String(value) : value;
-  // a NUL is no character of PostgreSQL's text
-  if (typeof given === 'string' && given.length <= maxText && !given.includes('\0')) return given;
-  throw new Refusal(`Invalid ${field}: it must be text of at most ${maxText} characters, without NUL`);
+  if (typeof given === 'string' && given.length <= maxText) return given;
+  throw new Refusal(`Invalid ${field}: it must be text of at most ${maxText} characters`);
 }
 
 /** One line of authorized_keys(5); an empty one is none. */
