@@ -32,7 +32,7 @@ async function vmm(...args: readonly string[]): Promise<Shown> {
 
 suite('the vmm commands', { skip: withoutKvm }, () => {
   test('output is labelled by vCPU; trace and memory follow, the end goes to standard error', async () => {
-    const args = ['guests/examples/hello.c', '--vcpus=2', '--trace', '--dump=0x400:4'];
+    const args = ['guests/examples/hello.c', '--vcpus=2', '--trace', '--registers', '--dump=0x400:4'];
     const { status, stdout, stderr } = await vmm('run', ...args);
     assert.equal(status, 0);
     for (const vcpu of [0, 1]) {
@@ -41,6 +41,8 @@ suite('the vmm commands', { skip: withoutKvm }, () => {
       assert.match(stderr, new RegExp(`^vcpu ${vcpu}: halted; 15 exits \\(14 IO, 1 HLT\\)`, 'm'));
     }
     assert.match(stdout, /^00000400 {2}2a 00 00 00 /m);
+    assert.match(stdout, /^vcpu 1\nRAX {4}000000000000002a {2}RBX /m);
+    assert.match(stdout, /CR3 {4}0000000000202000/);
   });
 
   test('a fault is shown with instruction, exception and page walk, and is exit code 1', async () => {

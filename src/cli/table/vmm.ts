@@ -37,6 +37,7 @@ export const vmmCommands: readonly CommandSpec[] = [
       limit,
       ports,
       { flags: '--trace', doc: 'every exit, with time, port and data' },
+      { flags: '--registers', doc: 'all registers at the end' },
       { flags: '--dump <address:bytes>', doc: 'guest-physical memory after the run', many: true },
     ],
     examples: [

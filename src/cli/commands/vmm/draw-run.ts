@@ -14,6 +14,16 @@ export function drawEnd({ vcpu, end, exits, registers, ms }: VcpuResult): string
   return `vcpu ${vcpu}: ${describeEnd(end)}; ${counts} in ${formatDuration(ms)}, RAX ${hex(registers.rax)}, RIP ${hex(registers.rip)}`;
 }
 
+/** All registers, four in a line. */
+export function drawRegisters(vcpu: number, registers: Readonly<Record<string, bigint>>): string {
+  const cells = Object.entries(registers).map(
+    ([name, value]) => `${name.toUpperCase().padEnd(6)} ${value.toString(16).padStart(16, '0')}`,
+  );
+  const lines = [`vcpu ${vcpu}`];
+  for (let at = 0; at < cells.length; at += 4) lines.push(cells.slice(at, at + 4).join('  '));
+  return lines.join('\n');
+}
+
 /** The evidence behind a fault, indented. */
 export function drawFault({ rip, instruction, exception, walk }: Fault, cr3: bigint): string {
   const lines = [

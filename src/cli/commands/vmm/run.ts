@@ -8,7 +8,7 @@ import type { Arguments } from '../../arguments.ts';
 import { exitCodes } from '../../exit-codes.ts';
 import type { Action } from '../../spec.ts';
 import type { Output } from '../../ui/output.ts';
-import { drawEnd, drawFault, drawTrace } from './draw-run.ts';
+import { drawEnd, drawFault, drawRegisters, drawTrace } from './draw-run.ts';
 import { interruptible, machineOf, parseAddress, shareOf } from './options.ts';
 import { hex, hexDump, plain } from './text.ts';
 
@@ -48,23 +48,28 @@ function controlOf(machine: Machine, index: number): Record<string, bigint> {
   return { cr0, cr2, cr3, cr4, efer };
 }
 
-/** Everything behind the guest's own output: remarks go to standard error, what was asked for to standard output. */
-function showPlain(
-  results: readonly VcpuResult[],
-  dumps: readonly Dump[],
+/** What the options ask for besides the guest's own output. */
+function extras(
+  args: Arguments,
   machine: Machine,
-  out: Output,
-): void {
+  { results, dumps }: { results: readonly VcpuResult[]; dumps: readonly Dump[] },
+): string[] {
+  const registersOf = ({ vcpu, registers }: VcpuResult): string =>
+    drawRegisters(vcpu, { ...registers, ...controlOf(machine, vcpu) });
+  return [
+    ...results.filter(({ trace }) => trace).map(drawTrace),
+    ...(args.flag('registers') ? results.map(registersOf) : []),
+    ...dumps.map(({ address, bytes }) => hexDump(bytes, address)),
+  ];
+}
+
+/** How each vCPU ended: a remark, for standard error. */
+function noteEnds(results: readonly VcpuResult[], machine: Machine, out: Output): void {
   for (const result of results) {
     out.note(drawEnd(result));
     if (result.end.kind === 'fault')
       out.note(drawFault(result.end.fault, controlOf(machine, result.vcpu)['cr3'] ?? 0n));
   }
-  const parts = [
-    ...results.filter(({ trace }) => trace).map(drawTrace),
-    ...dumps.map(({ address, bytes }) => hexDump(bytes, address)),
-  ];
-  out.result(parts, () => parts.join('\n\n'));
 }
 
 function printLine(vcpus: number): (vcpu: number, line: string) => void {
@@ -95,22 +100,19 @@ export const vmmRun: Action = async ({ args, out }) => {
   for (const text of wanted) dumpOf(machine, text); // refuse before the run
   const results = await runGuest(machine, args, out.json);
   const dumps = wanted.map((text) => dumpOf(machine, text));
-  if (out.json)
-    out.result(
-      {
-        mode: machine.mode.name,
-        ports: args.option('ports') ?? 'carrel',
-        vcpus: results.map((result) => jsonOf(result, machine)),
-        ...(dumps.length > 0 && {
-          memory: dumps.map(({ address, bytes }) => ({
-            address: hex(address),
-            bytes: Buffer.from(bytes).toString('hex'),
-          })),
-        }),
-      },
-      () => '',
-    );
-  else showPlain(results, dumps, machine, out);
+  noteEnds(results, machine, out);
+  out.result(
+    {
+      mode: machine.mode.name,
+      ports: args.option('ports') ?? 'carrel',
+      vcpus: results.map((result) => jsonOf(result, machine)),
+      memory: dumps.map(({ address, bytes }) => ({
+        address: hex(address),
+        bytes: Buffer.from(bytes).toString('hex'),
+      })),
+    },
+    () => extras(args, machine, { results, dumps }).join('\n\n'),
+  );
   if (results.some(({ end }) => end.kind === 'stopped')) return exitCodes.interrupted;
   return results.every(({ end }) => end.kind === 'halted') ? undefined : exitCodes.failed;
 };
