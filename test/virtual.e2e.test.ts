@@ -144,6 +144,18 @@ suite('virtual machines in a cloud', { skip, timeout: 900_000 }, () => {
     }
   });
 
+  test('a script that is asked for twice with one key is run once', async () => {
+    const ask = () =>
+      ada.client.runScript(
+        { params: { machine: 'second' }, body: { lines: ['echo once >> /root/asked'] } },
+        { idempotencyKey: 'the-same-script' },
+      );
+    const [first, again] = [await ask(), await ask()];
+    assert.deepEqual([again.id, again.job.id], [first.id, first.job.id]);
+    await done(ada.client, Promise.resolve(first));
+    assert.equal(await said('second', 'cat /root/asked'), 'once');
+  });
+
   test('what the kernel said at boot is kept', async () => {
     const bytes = await ada.client.getConsoleTranscript({ params: { machine: 'second' } });
     const said = bytes instanceof Uint8Array ? Buffer.from(bytes).toString() : await text(bytes);

@@ -71,18 +71,21 @@ export async function answering(cloud: Cloud, id: string, capability: Capability
   return runningOf(cloud, row);
 }
 
-const hints: Readonly<Record<Row['state'], string>> = {
-  stopped: 'start it first',
-  paused: 'resume it first',
-  failed: 'see why with: carrel machine show; then start it again',
-  running: 'wait until that is done',
+const hints: Readonly<Record<Row['state'], (name: string) => string>> = {
+  stopped: (name) => `start it first: carrel machine start ${name}`,
+  paused: (name) => `resume it first: carrel machine resume ${name}`,
+  failed: (name) => `see why with: carrel machine show ${name}; then start it again`,
+  running: () => 'wait until that is done',
 };
 
 /** Says what the machine does instead, and what to do about it. */
 export function notRunning(row: Row): CarrelError {
   const doing = row.activity === null ? row.state : row.activity;
   return new CarrelError('wrong_state', `machine ${row.name} is ${doing}`, {
-    hint: row.activity === null ? hints[row.state] : 'wait until that is done: GET ...?gen=N&wait=30',
+    hint:
+      row.activity === null
+        ? hints[row.state](row.name)
+        : `wait until that is done: carrel machine show ${row.name}, or GET ...?gen=N&wait=30`,
     details: { state: row.state, activity: row.activity },
   });
 }

@@ -1,5 +1,6 @@
 /** Networks: make, list, look, remove. */
 import { CarrelError } from '#base/errors.ts';
+import { numbersInWords } from '#base/numbered.ts';
 import { networkIsolation, networkLayout, type Network } from '#contract/schemas/networks.ts';
 import type { Action } from '../spec.ts';
 import type { Output } from '../ui/output.ts';
@@ -15,7 +16,7 @@ function renderNetwork(network: Network, out: Output): string {
     `${out.paint('bold', network.name)}  ${layout === 'routed' ? 'a subnet for each machine' : `bridge ${bridge}`}`,
     `id          ${network.id}`,
     layout === 'routed'
-      ? 'range       machine x (0 to 55) is 192.168.{200+x}.2, its gateway 192.168.{200+x}.1'
+      ? `range       machine x (${numbersInWords}) is 192.168.{200+x}.2, its gateway 192.168.{200+x}.1`
       : `range       ${cidr}, gateway ${gateway}`,
     `outside     ${nat ? 'reached through NAT' : 'not reached'}`,
     `names       ${dhcp ? 'DHCP, and NAME.internal by DNS' : 'none'}`,

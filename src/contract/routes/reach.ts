@@ -53,6 +53,7 @@ export const reachRoutes = {
     body: newScript,
     reply: accepted,
     status: 202,
+    idempotent: true,
   },
   getScript: {
     method: 'GET',

@@ -7,6 +7,7 @@ import { getRegrade } from '#classroom/regrades.ts';
 import { getSubmission } from '#classroom/submissions.ts';
 import type { BlobStore } from '#images/blobs.ts';
 import type { Forwards } from '#machines/forwards.ts';
+import { scriptKind } from '#machines/scripts.ts';
 import type { Machines } from '#machines/service.ts';
 import type { Views } from '#machines/list.ts';
 import type { Store } from '#store/database.ts';
@@ -83,6 +84,10 @@ export function recoverAnswers({ store: { db }, folders, blobs }: Services) {
       const job = await findJob(actor, requestId);
       const snapshot = job && resourceIds(job.resources).find((id) => isId('snapshot', id));
       return job && { job: await getJobView(db, job.id), id: snapshot ?? null };
+    }
+    if (operation === 'runScript') {
+      const job = await findJob(actor, requestId, scriptKind.kind);
+      return job && { job: await getJobView(db, job.id), id: scriptKind.args.parse(job.args).scriptId };
     }
     if (operation === 'submit') {
       const job = await findJob(actor, requestId, gradeSubmissionKind.kind);
