@@ -26,6 +26,12 @@ export interface ConvertRequest {
 const nobody = 65_534;
 /** qemu-img needs some 100 MiB; its tables at most 40 more. */
 const memoryBytes = 2 ** 30;
+/**
+ * Addresses count, used or not: of its threads, up to 64, each would reserve the stack that the limit says (8 MiB), and
+ * an arena of 64 MiB of its own (mallopt(3)), and those that come last would not be made.
+ */
+const stackBytes = 2 ** 20;
+const oneArena = { MALLOC_ARENA_MAX: '1' } as const;
 const cpuSeconds = 600;
 const wallMs = 30 * 60_000;
 
@@ -42,7 +48,13 @@ export async function convertDisk({ directory, from, to, fileBytes, signal }: Co
   await writeFile(output, '', { flag: 'wx', mode: 0o600 });
   if (asRoot)
     for (const path of [directory, join(directory, from.name), output]) await chown(path, nobody, nobody);
-  const limits = [`--as=${memoryBytes}`, `--cpu=${cpuSeconds}`, `--fsize=${fileBytes}`, '--core=0'];
+  const limits = [
+    `--as=${memoryBytes}`,
+    `--stack=${stackBytes}`,
+    `--cpu=${cpuSeconds}`,
+    `--fsize=${fileBytes}`,
+    '--core=0',
+  ];
   const drop = [
     `--reuid=${nobody}`,
     `--regid=${nobody}`,
@@ -53,7 +65,14 @@ export async function convertDisk({ directory, from, to, fileBytes, signal }: Co
   const argv = ['prlimit', ...limits, '--', 'setpriv', '--no-new-privs', ...(asRoot ? drop : []), '--'];
   argv.push('qemu-img', 'convert', '--image-opts', source(from), '-O', to.format, to.name);
   try {
-    await runCommand(argv, { ms: wallMs, cwd: directory, contained: asRoot, offline: asRoot, signal });
+    await runCommand(argv, {
+      ms: wallMs,
+      cwd: directory,
+      env: oneArena,
+      contained: asRoot,
+      offline: asRoot,
+      signal,
+    });
   } catch (error) {
     throw explain(error, fileBytes);
   }
