@@ -1,6 +1,16 @@
 /** Virtual machines with the real QEMU and the image `tiny`: what a machine does, and what becomes of it when others fail. */
 import assert from 'node:assert/strict';
-import { existsSync, readdirSync, readFileSync, renameSync, rmSync, statSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { until, within } from '#base/deadline.ts';
@@ -13,7 +23,7 @@ import { linkNames } from '#test/netbed.ts';
 import type { MachineSpec, RunningMachine } from '../../driver.ts';
 import { launchQemu } from './start.ts';
 import { createAcceleration } from './accelerator.ts';
-import { loadState } from './disk/files.ts';
+import { layerPath, loadState } from './disk/files.ts';
 import { vmPaths } from './spec.ts';
 import { makeVmBed, skip, type VmBed } from './testing.ts';
 
@@ -84,6 +94,38 @@ test('a machine whose making failed is made by its next start', { skip }, async 
   assert.ok((await bed.host.images.holders(spec.image)).includes(spec.directory));
   await end(spec, machine);
   await bed.driver.remove(spec);
+});
+
+test('a disk whose header names files of the host leads to none of them', { skip }, async () => {
+  const spec = bed.spec();
+  await bed.driver.prepare(spec);
+  execFileSync('qemu-img', [
+    ...['rebase', '-u', '-f', 'qcow2', '-F', 'raw', '-b', '/etc/shadow'],
+    layerPath(spec.directory, 1),
+  ]);
+  const copy = bed.spec({ source: { id: spec.id, directory: spec.directory, snapshot: null } });
+  await bed.driver.prepare(copy);
+  for (const each of [spec, copy]) {
+    const machine = await bed.driver.start(each);
+    await machine.ready({ limitMs: bootMs });
+    assert.equal(await shell(machine, 'hostname'), `${each.name}\n`, 'it lies on its image, as the state says');
+    await end(each, machine);
+  }
+  // one that keeps its data elsewhere: there is no elsewhere in the jail
+  const secret = join(bed.host.directory, 'secret');
+  const active = layerPath(copy.directory, (await loadState(copy.directory))?.active ?? 0);
+  const { uid } = statSync(active);
+  rmSync(active);
+  execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', '-o', `data_file=${secret}`, active, '512M']);
+  chownSync(active, uid, uid);
+  chmodSync(secret, 0o666);
+  await assert.rejects(bed.driver.start(copy), (error) => {
+    assert.ok(isCarrelError(error, 'helper_failed'), String(error));
+    assert.match(error.message, /secret.*No such file/s);
+    return true;
+  });
+  for (const each of [spec, copy]) await bed.driver.remove(each);
+  rmSync(secret);
 });
 
 test('a machine boots, is who it is told to be, works, and ends in order', { skip }, async (t) => {
