@@ -1,7 +1,7 @@
 /**
- * Commands for a guest without our agent: typed on its serial line by somebody who logs in there. Where the host gives
- * the machine its identity, that includes a password that nobody but the host's root can read; an image that boots by
- * itself must let root in on its console without one.
+ * Commands for a guest without our agent: typed on its serial line by somebody who logs in there. What the host
+ * tells the machine of itself (seed.ts, cloudinit.ts) includes a password that nobody but the host's root can read; an
+ * image that listens to neither must let root in on its console without one.
  */
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';

@@ -15,6 +15,7 @@ const facts: QemuFacts = {
     { node: 'image', path: '/image/disk.qcow2' },
     { node: 'disk-1', path: '/machine/disk/1.qcow2' },
   ],
+  cloudInit: null,
   network: { kind: 'tap', fd: 3 },
   mac: '02:ca:c0:a8:00:02',
   qmpFd: 4,

@@ -26,6 +26,8 @@ export interface QemuFacts {
   readonly boot: { readonly kernel: string; readonly initrd: string; readonly append: string } | null;
   /** From the lowest to the one that is written. */
   readonly disk: readonly DiskLayer[];
+  /** Another disk, raw and read-only, behind all other devices; null: none. */
+  readonly cloudInit: string | null;
   /** `hub`: a plug without a cable, as a template has it. */
   readonly network: { readonly kind: 'tap'; readonly fd: number } | { readonly kind: 'hub' };
   readonly mac: string;
@@ -71,6 +73,16 @@ function diskArguments(layers: readonly DiskLayer[]): string[] {
   return [...nodes, '-device', `virtio-blk-pci,id=disk0,drive=${value(active.node)},bootindex=1`];
 }
 
+function cloudInitArguments(path: string): string[] {
+  const options = {
+    driver: 'raw',
+    'node-name': 'cidata',
+    'read-only': true,
+    file: { driver: 'file', filename: path, 'read-only': true },
+  };
+  return ['-blockdev', JSON.stringify(options), '-device', 'virtio-blk-pci,id=cidata0,drive=cidata'];
+}
+
 function memoryArguments({ memory, memoryBytes }: Pick<QemuFacts, 'memory' | 'memoryBytes'>): string[] {
   const size = `${memoryBytes}B`;
   if (!memory) return ['-m', `size=${size}`];
@@ -85,7 +97,7 @@ function memoryArguments({ memory, memoryBytes }: Pick<QemuFacts, 'memory' | 'me
 
 /** The arguments, without the program's name. */
 export function qemuArguments(facts: QemuFacts): string[] {
-  const { name, accelerator, vcpus, memory, boot, network, mac, qmpFd, agentFd, incoming } = facts;
+  const { name, accelerator, vcpus, memory, boot, cloudInit, network, mac, qmpFd, agentFd, incoming } = facts;
   const rows = [
     ['-name', value(name)],
     ['-nodefaults', '-no-user-config', '-display', 'none', '-vga', 'none'],
@@ -108,6 +120,7 @@ export function qemuArguments(facts: QemuFacts): string[] {
     ['-chardev', `socket,id=agent0,fd=${agentFd},server=on,wait=off`],
     ['-device', `virtserialport,bus=ports0.0,nr=1,chardev=agent0,name=${agentPort}`],
     ['-chardev', `socket,id=qmp0,fd=${qmpFd},server=on,wait=off`, '-mon', 'chardev=qmp0,mode=control'],
+    cloudInit === null ? [] : cloudInitArguments(cloudInit),
     incoming ? ['-incoming', 'defer'] : [],
   ];
   return rows.flat();

@@ -64,7 +64,7 @@ export function createQemuDriver(host: DriverHost): Driver {
     await host.images.hold(spec.image, spec.directory);
     await secretsOf(vmPaths(spec.directory).identity);
     const { disk } = await requireDiskImage(spec, host);
-    if (!disk.agent && disk.boot) await giveSerialPassword(spec.directory);
+    if (!disk.agent) await giveSerialPassword(spec.directory);
     const files = await filesOf(spec);
     await (spec.source ? copyDisk(files, spec.source) : makeDisk(files, spec.image));
   };

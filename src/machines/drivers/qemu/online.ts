@@ -78,6 +78,7 @@ export function createOnlineRunner(host: BuilderHost): OnlineRunner {
         memory: null,
         boot: { kernel: '/image/kernel', initrd: '/image/initrd', append: request.append },
         disk: [{ node: 'image', path: '/image/disk.qcow2' }],
+        cloudInit: null,
         network: { kind: 'hub' },
         mac,
         qmpFd: first.qmp,

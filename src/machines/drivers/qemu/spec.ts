@@ -46,6 +46,8 @@ export interface VmPaths {
   readonly identity: string;
   /** The image's RAM disk with the machine's seed behind it. */
   readonly initrd: string;
+  /** The disk that tells cloud-init who the machine is. */
+  readonly cloudInit: string;
   readonly qmp: string;
   /** One client at a time speaks QMP. */
   readonly qmpLock: string;
@@ -62,6 +64,7 @@ export function vmPaths(directory: string): VmPaths {
     diskState: join(directory, 'disk.json'),
     identity: join(directory, 'identity.json'),
     initrd: join(directory, 'initrd'),
+    cloudInit: join(directory, 'cidata.iso'),
     qmp: join(directory, 'qmp.sock'),
     qmpLock: join(directory, 'qmp.lock'),
     agent: join(directory, 'agent.sock'),

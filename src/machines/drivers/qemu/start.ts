@@ -18,10 +18,11 @@ import type { MachineSpec } from '../../driver.ts';
 import type { DriverHost } from '../table.ts';
 import type { Acceleration } from './accelerator.ts';
 import { type QemuFacts, qemuArguments } from './argv.ts';
+import { writeCloudInitDisk } from './cloudinit.ts';
 import { consoleTail } from './console.ts';
 import { layerInJail, openDisk } from './disk/disk.ts';
 import { nodeOf } from './disk/state.ts';
-import { makeIdentity, secretsOf } from './identity.ts';
+import { type Identity, makeIdentity, secretsOf } from './identity.ts';
 import { type JailFile, jailOperations } from './jail.ts';
 import { connectQmp } from './qmp.ts';
 import { writeRuntime } from './runtime.ts';
@@ -53,7 +54,7 @@ export interface Launch {
   readonly fds: readonly number[];
   /** `loose`: a wire whose other end lies on the floor; not a frame goes anywhere, nothing needs an address. */
   readonly cable: 'plugged' | 'loose';
-  /** The machine is told who it is by its RAM disk. Else the one that is told otherwise must not be told again. */
+  /** The machine is told who it is as it boots. Else the one that is told otherwise must not be told again. */
   readonly seeded: boolean;
   readonly startedFrom: 'image' | 'template';
   /** Why it was not started faster; null: what the accelerator has to say. */
@@ -117,7 +118,10 @@ export async function launchQemu(
     note: launch.note ?? acceleration.note,
     agent: image.disk.agent,
   });
-  const boot = await bootOf(spec, image, { uid, seeded: launch.seeded });
+  const identity = launch.seeded ? makeIdentity(spec, await secretsOf(paths.identity)) : null;
+  const boot = await bootOf(spec, image, { uid, identity });
+  const cloudInit = identity && !image.disk.agent ? paths.cloudInit : null;
+  if (identity && cloudInit !== null) await writeCloudInitDisk(cloudInit, identity, { uid });
   const tap = launch.cable === 'loose' ? openTap(tapOf(id)) : await plugged(spec, fabric);
   try {
     using qmp = listenUnix(paths.qmp);
@@ -134,6 +138,7 @@ export async function launchQemu(
         { node: 'image', path: '/image/disk.qcow2' },
         ...layers.map((layer) => ({ node: nodeOf(layer), path: layerInJail(layer) })),
       ],
+      cloudInit: cloudInit && '/machine/cidata.iso',
       network: { kind: 'tap', fd: first.tap },
       mac: network.mac,
       qmpFd: first.qmp,
@@ -144,6 +149,9 @@ export async function launchQemu(
       { source: image.path, target: '/image/disk.qcow2', kind: 'file' },
       ...(boot ? [{ source: boot.kernel, target: '/image/kernel', kind: 'file' } as const] : []),
       ...(boot ? [{ source: boot.initrd, target: '/machine/initrd', kind: 'file' } as const] : []),
+      ...(cloudInit === null
+        ? []
+        : [{ source: cloudInit, target: '/machine/cidata.iso', kind: 'file' } as const]),
       { source: paths.disk, target: '/machine/disk', kind: 'directory', writable: true },
       ...launch.files,
     ];
@@ -212,13 +220,12 @@ interface Boot {
 async function bootOf(
   spec: MachineSpec,
   { disk, kernel, initrd }: DiskImage,
-  { uid, seeded }: { uid: number; seeded: boolean },
+  { uid, identity }: { uid: number; identity: Identity | null },
 ): Promise<Boot | null> {
   if (!disk.boot || kernel === undefined || initrd === undefined) return null;
   const { append } = disk.boot;
-  if (!seeded) return { kernel, initrd, append };
+  if (!identity) return { kernel, initrd, append };
   const paths = vmPaths(spec.directory);
-  const identity = makeIdentity(spec, await secretsOf(paths.identity));
   const beside = `${paths.initrd}.new`;
   await rm(beside, { force: true });
   await copyFile(initrd, beside, constants.COPYFILE_FICLONE | constants.COPYFILE_EXCL);

@@ -43,6 +43,7 @@ export async function keyOfMachine(
     memory: { path: memoryInJail, share: true },
     boot: boot && { kernel: 'kernel', initrd: 'initrd', append: boot.append },
     disk: [{ node: 'disk', path: 'disk' }],
+    cloudInit: null,
     network: { kind: 'tap', fd: 3 },
     mac: 'mac',
     qmpFd: 4,
