@@ -99,16 +99,18 @@ test('a machine whose making failed is made by its next start', { skip }, async 
 test('a disk whose header names files of the host leads to none of them', { skip }, async () => {
   const spec = bed.spec();
   await bed.driver.prepare(spec);
-  execFileSync('qemu-img', [
-    ...['rebase', '-u', '-f', 'qcow2', '-F', 'raw', '-b', '/etc/shadow'],
-    layerPath(spec.directory, 1),
-  ]);
+  const rebase = 'rebase -u -f qcow2 -F raw -b /etc/shadow'.split(' ');
+  execFileSync('qemu-img', rebase.concat(layerPath(spec.directory, 1)));
   const copy = bed.spec({ source: { id: spec.id, directory: spec.directory, snapshot: null } });
   await bed.driver.prepare(copy);
   for (const each of [spec, copy]) {
     const machine = await bed.driver.start(each);
     await machine.ready({ limitMs: bootMs });
-    assert.equal(await shell(machine, 'hostname'), `${each.name}\n`, 'it lies on its image, as the state says');
+    assert.equal(
+      await shell(machine, 'hostname'),
+      `${each.name}\n`,
+      'it lies on its image, as the state says',
+    );
     await end(each, machine);
   }
   // one that keeps its data elsewhere: there is no elsewhere in the jail
