@@ -26,6 +26,16 @@ static int ask_init(bool again) {
   return ESRCH;
 }
 
+enum { READ_ONLY_TRIES = 300, READ_ONLY_US = 10000 };
+
+/* What is still mounted becomes read-only, so that nothing is torn. A worker of the kernel does it: reboot(2) would be
+ * faster. Documentation/admin-guide/sysrq.rst */
+static void make_read_only(void) {
+  struct statvfs root;
+  if (write_file("/proc/sysrq-trigger", "u")) return;
+  for (int i = 0; i < READ_ONLY_TRIES && !statvfs("/", &root) && !(root.f_flag & ST_RDONLY); i++) usleep(READ_ONLY_US);
+}
+
 void power_request(uint32_t id, struct in *in) {
   uint8_t again = in_u8(in), now = in_u8(in);
   if (in->bad || again > 1 || now > 1) { channel_failed(id, "request", EBADMSG); return; }
@@ -35,7 +45,7 @@ void power_request(uint32_t id, struct in *in) {
   link_flush();
   if (asked) return;
   sync();
-  write_file("/proc/sysrq-trigger", "u"); /* what is still mounted becomes read-only: nothing is torn */
+  make_read_only();
   reboot(again ? RB_AUTOBOOT : RB_POWER_OFF);
 }
 
