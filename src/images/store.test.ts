@@ -22,6 +22,19 @@ test('an image is found by name, alias and hash; what is not there is named with
   await assert.rejects(images.build('no such'), (error) => isCarrelError(error, 'not_found'));
 });
 
+test("an imported image wins its name from another's alias, and gives it back", async () => {
+  await using temporary = await scratch();
+  const images = await openImages({ cache: temporary.directory });
+  const source = inPieces(tarOf({ path: 'a', body: 'x' }), 512);
+  const mine = await images.import({ name: 'tiny-rootfs', format: 'tar', source });
+  const { hash } = await images.ensure('busybox'); // newer
+  assert.notEqual(hash, mine.hash);
+  assert.equal((await images.require('tiny-rootfs')).hash, mine.hash);
+  assert.equal((await images.require('tiny-rootfs', { kind: 'rootfs' })).hash, mine.hash);
+  await images.remove('tiny-rootfs');
+  assert.equal((await images.require('tiny-rootfs')).hash, hash);
+});
+
 test('an image of another kind is pointed at', async () => {
   await using temporary = await scratch();
   const images = await openImages({ cache: temporary.directory });

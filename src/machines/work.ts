@@ -36,10 +36,12 @@ export interface Outcome {
   readonly settle?: Settle;
 }
 
-/** How long a machine may take until it answers its first command. A loaded host is slow, not broken. */
-const readyLimitMs = 30_000;
-/** The same for one whose processor is emulated: many that boot at once share what the host has. */
-const emulatedReadyLimitMs = 150_000;
+/**
+ * How long a machine may take until it answers its first command, by what its processor is. A loaded host is slow, not
+ * broken; where processors are emulated, many that boot at once share what it has. Cloud images of distributions set
+ * themselves up at their first boot, which under emulation takes more than a minute.
+ */
+const readyLimitMs = { own: 30_000, kvm: 90_000, tcg: 300_000 } as const;
 
 interface Scene extends WorkContext, Machinery {}
 
@@ -129,7 +131,7 @@ async function ready(scene: Scene, machine: RunningMachine): Promise<RunningMach
   const { cloud, spec, signal } = scene;
   scene.step('wait until it answers');
   try {
-    const limitMs = machine.runtime.accelerator === 'tcg' ? emulatedReadyLimitMs : readyLimitMs;
+    const limitMs = readyLimitMs[machine.runtime.accelerator ?? 'own'];
     await unlessAborted(signal, machine.ready({ limitMs }));
   } catch (error) {
     if (cloud.living.get(spec.id) !== machine) machine.release(); // the next attempt, or the undoing, adopts it

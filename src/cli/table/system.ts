@@ -34,7 +34,7 @@ export const systemCommands: readonly CommandSpec[] = [
   {
     path: 'image import',
     doc: 'import a root file system from an archive, or a disk',
-    more: 'A disk is received whole and written anew: one that lies on another file, is encrypted, or claims to hold more\nthan it may is refused. It boots by its own boot loader, and is used through its serial console and SSH.',
+    more: 'A disk is received whole and written anew: one that lies on another file, is encrypted, or claims to hold more\nthan it may is refused. It boots by its own boot loader, is told who it is through cloud-init,\nand is used through its serial console and SSH.',
     arguments: [
       { name: 'name', doc: 'what it is called here' },
       {

@@ -8,6 +8,18 @@ import { makeVmBed, skip } from './testing.ts';
 
 const bootMs = 200_000;
 
+/** In the guest: the label of the second disk (ECMA-119, 8.4), its first file, and what becomes of writing to it. */
+const readCloudInit = `
+import os
+disk = open('/dev/vdb', 'rb').read()
+print(disk[16 * 2048 + 40:16 * 2048 + 72].decode().strip())
+print(disk[21 * 2048:22 * 2048].decode().strip(chr(0)).strip())
+try:
+  os.write(os.open('/dev/vdb', os.O_WRONLY | os.O_SYNC), bytes(512))
+except OSError as error:
+  print(os.strerror(error.errno))
+`;
+
 test('without an agent a command goes over the serial line, by somebody who logs in', { skip }, async () => {
   await using bed = await makeVmBed((disk) => ({ ...disk, agent: false }));
   const spec = bed.spec();
@@ -21,6 +33,12 @@ test('without an agent a command goes over the serial line, by somebody who logs
     [`0\n${spec.name}\n`, { kind: 'exited', status: 3 }],
   );
   assert.deepEqual((await run('true')).end, { kind: 'exited', status: 0 });
+  const read = await run('python3', '-c', readCloudInit);
+  assert.deepEqual(Buffer.from(read.stdout, 'base64').toString().trim().split(/\r?\n/), [
+    'cidata',
+    JSON.stringify({ 'instance-id': spec.id, 'local-hostname': spec.name }),
+    'Operation not permitted',
+  ]);
   await assert.rejects(machine.readFile('/etc/hostname', { maxBytes: 100 }), (error) =>
     isCarrelError(error, 'driver_unsupported'),
   );
