@@ -63,6 +63,19 @@ test('the formats of the disk are stated, only the uppermost layer is written, a
   ]);
 });
 
+test('the disk for cloud-init is raw, only read, and the last of all devices', () => {
+  const argv = qemuArguments({ ...facts, cloudInit: '/machine/cidata.iso' });
+  assert.deepEqual(JSON.parse(valuesOf(argv, '-blockdev').at(-1) ?? ''), {
+    driver: 'raw',
+    'node-name': 'cidata',
+    'read-only': true,
+    file: { driver: 'file', filename: '/machine/cidata.iso', 'read-only': true },
+  });
+  const devices = valuesOf(argv, '-device');
+  assert.deepEqual(devices.slice(0, -1), valuesOf(qemuArguments(facts), '-device'));
+  assert.equal(devices.at(-1), 'virtio-blk-pci,id=cidata0,drive=cidata');
+});
+
 test('without a kernel of its own the disk is started by the BIOS', () => {
   const argv = qemuArguments({ ...facts, boot: null });
   assert.ok(!argv.includes('-kernel') && !argv.includes('-append'));
