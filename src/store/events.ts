@@ -11,6 +11,9 @@ import type { Db } from './schema.ts';
 /** The channel on which new events are announced (a hint: read the table). */
 export const eventsChannel = 'carrel_events';
 
+/** Key of the advisory lock under which events get their numbers (see the migration). */
+export const eventsLock = 1128354418;
+
 export interface EventTable {
   id: ColumnType<number, never, never>;
   seq: ColumnType<number, never, never>;

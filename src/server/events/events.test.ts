@@ -65,7 +65,7 @@ async function follow(
       if (seen.ids.length >= count) return;
     }
   };
-  await within(30_000, `${count} events`, read()).finally(() => stop.abort());
+  await within(120_000, `${count} events`, read()).finally(() => stop.abort());
   return seen;
 }
 

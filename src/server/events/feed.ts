@@ -55,15 +55,26 @@ export function openEventFeed({ db, listen }: Pick<Store, 'db' | 'listen'>, log:
   let position = -1;
   let unlisten: Promise<() => void> | undefined;
   let timer: NodeJS.Timeout | undefined;
+  /** When the timer ends, on the clock of `performance.now`. */
+  let due = Infinity;
   let reading = false;
 
-  const schedule = (ms: number): void => {
+  const cancel = (): void => {
     clearTimeout(timer);
-    timer = watchers.size > 0 ? setTimeout(() => void advance(), ms) : undefined;
+    due = Infinity;
+  };
+  /** Never later than what is scheduled already: announcements that keep coming put nothing off. */
+  const schedule = (ms: number): void => {
+    const at = performance.now() + ms;
+    if (watchers.size === 0 || at >= due) return;
+    clearTimeout(timer);
+    due = at;
+    timer = setTimeout(() => void advance(), ms);
   };
 
   const advance = async (): Promise<void> => {
-    if (reading) return;
+    due = Infinity;
+    if (reading) return schedule(GATHER_MS);
     reading = true;
     let again = false;
     try {
@@ -123,13 +134,13 @@ export function openEventFeed({ db, listen }: Pick<Store, 'db' | 'listen'>, log:
         watchers.delete(wake);
         if (watchers.size > 0) return;
         // Nobody listens: nothing is read, and the next listener starts afresh.
-        clearTimeout(timer);
+        cancel();
         recent = [];
         floor = position = -1;
       };
     },
     close() {
-      clearTimeout(timer);
+      cancel();
       watchers.clear();
       void unlisten?.then((stop) => stop());
     },

@@ -1,6 +1,8 @@
 /** Who may see an event: its owner, whoever caused it, the staff of its course, administrators. */
 import { sql } from 'kysely';
 import type { Event } from '#contract/schemas/jobs.ts';
+import { transaction } from '#store/database.ts';
+import { eventsLock } from '#store/events.ts';
 import type { Db } from '#store/schema.ts';
 import type { Actor } from '#base/actor.ts';
 
@@ -106,12 +108,26 @@ export function isVisible(
   );
 }
 
-/** The newest sequence number, and the oldest that can still be replayed (one more than the newest if none). */
+/**
+ * The newest sequence number whose event can be read, and the oldest that can still be replayed (one more than the
+ * newest if none). The sequence itself runs ahead of that: its number is taken before the event is committed. It is
+ * asked only when no event is left, under the lock that who takes a number holds until his commit is done.
+ */
 export async function selectKeptRange(db: Db): Promise<{ readonly first: number; readonly last: number }> {
-  const { rows } = await sql<{ first: number | null; last: number }>`
-    select (select min(seq) from events) as first,
-      greatest(coalesce((select max(seq) from events), 0),
-        (select case when is_called then last_value else 0 end from events_next)) as last`.execute(db);
-  const last = rows[0]?.last ?? 0;
-  return { first: rows[0]?.first ?? last + 1, last };
+  const kept = await selectEnds(db);
+  if (kept) return kept;
+  return await transaction(db, async (tx) => {
+    await sql`select pg_advisory_xact_lock_shared(${eventsLock})`.execute(tx);
+    const { rows } = await sql<{ last: number }>`
+      select case when is_called then last_value else 0 end as last from events_next`.execute(tx);
+    const last = rows[0]?.last ?? 0;
+    return (await selectEnds(tx)) ?? { first: last + 1, last };
+  });
+}
+
+async function selectEnds(db: Db): Promise<{ readonly first: number; readonly last: number } | undefined> {
+  const { rows } = await sql<{ first: number | null; last: number | null }>`
+    select min(seq) as first, max(seq) as last from events`.execute(db);
+  const { first, last } = rows[0] ?? { first: null, last: null };
+  return first === null || last === null ? undefined : { first, last };
 }
