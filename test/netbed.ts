@@ -17,6 +17,8 @@ export interface Netbed extends AsyncDisposable {
   run(...argv: Argv): Promise<LaunchResult>;
   /** Does an ICMP echo come back within a second? */
   pings(address: string): Promise<boolean>;
+  /** Does one come back at last? For where it must: on a busy host the first one may be late. */
+  reaches(address: string): Promise<boolean>;
 }
 
 /** A network namespace with nothing in it but a loopback that is down, held by a sleeping process. */
@@ -33,10 +35,16 @@ export async function makeNetns(): Promise<Netbed> {
   made.set(netnsOf(pid) ?? '', netnsCookie(pid));
   const run = async (...argv: Argv): Promise<LaunchResult> =>
     await launch(['nsenter', `--net=/proc/${pid}/ns/net`, '--', ...argv]);
+  const pings = async (address: string): Promise<boolean> =>
+    (await run('busybox', 'ping', '-c1', '-W1', address)).status === 0;
   return {
     pid,
     run,
-    pings: async (address) => (await run('busybox', 'ping', '-c1', '-W1', address)).status === 0,
+    pings,
+    async reaches(address) {
+      for (let attempt = 0; attempt < 5; attempt += 1) if (await pings(address)) return true;
+      return false;
+    },
     [Symbol.asyncDispose]: async () => void (await service.stop({ graceMs: 100 })),
   };
 }

@@ -5,7 +5,7 @@ import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { until } from '#base/deadline.ts';
-import { launch, launchOk } from '#host/launch.ts';
+import { launch } from '#host/launch.ts';
 import { isAlive, signalProcess } from '#host/processes.ts';
 import { syscall } from '#host/syscalls.ts';
 import { makeNetns } from '#test/netbed.ts';
@@ -181,16 +181,11 @@ test('without root the fabric is the same, in a user namespace', { skip }, async
       : true,
   );
   await ask(status.listeners[0]?.port ?? 0, `/plug/${machine.identity.pid}`);
-  await launchOk([
-    'nsenter',
-    `--net=/proc/${machine.identity.pid}/ns/net`,
-    '--',
-    'busybox',
-    'ping',
-    '-c1',
-    '-W1',
-    '192.168.0.1',
-  ]);
+  const inside = ['nsenter', `--net=/proc/${machine.identity.pid}/ns/net`, '--'] as const;
+  await until(10_000, 'the gateway to answer', async () => {
+    const { status } = await launch([...inside, 'busybox', 'ping', '-c1', '-W1', '192.168.0.1']);
+    return status === 0 ? true : undefined;
+  });
   await machine.stop();
   await service.stop();
   assert.deepEqual(processesIn(netns), []);
