@@ -152,7 +152,7 @@ export const machineCommands: readonly CommandSpec[] = [
     remote: true,
     examples: [
       { line: 'carrel machine console web', doc: 'Ctrl-] leaves, the machine goes on' },
-      { line: 'carrel machine console web --transcript | less', doc: 'why did it not start?' },
+      { line: 'carrel machine console web --transcript', doc: 'why did it not start?' },
     ],
     load: async () => (await import('../commands/machine-exec.ts')).machineConsole,
   },
