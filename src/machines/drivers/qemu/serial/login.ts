@@ -32,7 +32,8 @@ export function askedFor(text: string): 'user' | 'password' | 'unknown' {
       .slice(-200)
       .split(/[\r\n]/)
       .at(-1) ?? '';
-  if (/(^|\s)login: ?$/i.test(last)) return 'user';
+  // not half of "Last login: Sunday", which greets the one who was let in
+  if (/(^|(?<!\blast)\s)login: ?$/i.test(last)) return 'user';
   return /password[^:]{0,40}: ?$/i.test(last) ? 'password' : 'unknown';
 }
 
@@ -53,12 +54,16 @@ async function logIn(screen: Screen, { user, password }: Login): Promise<void> {
   screen.forget();
   await screen.type(`${password}\r`);
   const refused = await screen.wait(stepMs, (text) => {
-    if (/incorrect|denied|failure/i.test(text.slice(-endLength))) return true;
+    // whatever words it has for it: one who is asked for his name again was not let in
+    if (/incorrect|denied|failure/i.test(text.slice(-endLength)) || askedFor(text) === 'user') return true;
     return /[#$%>] ?$/.test(shownEnd(text)) ? false : undefined;
   });
   if (refused === true)
     throw new CarrelError('forbidden', `the machine does not let ${user} log in on its serial console`, {
-      hint: 'somebody may have changed the password: give it a new one',
+      hint:
+        password === ''
+          ? 'its image has no agent, and no root without a password: log in yourself with carrel console, or use ssh'
+          : 'somebody may have changed the password of root in the machine',
     });
 }
 
@@ -84,7 +89,11 @@ export async function reachShell(screen: Screen, login: Login, limitMs: number):
     }
     await screen.quiet(300, 3000);
   }
-  throw new CarrelError('deadline_exceeded', `nothing on the serial console answered in ${limitMs} ms`, {
-    hint: "look at the machine's console",
-  });
+  throw new CarrelError(
+    'deadline_exceeded',
+    `nothing on the serial console answered in ${limitMs / 1000} s`,
+    {
+      hint: "look at the machine's console: carrel console NAME",
+    },
+  );
 }

@@ -186,28 +186,33 @@ test('a machine without base64 shows bytes in hexadecimal', { skip }, async () =
 });
 
 /** getty(8) and login(1), as far as a terminal shows them. */
-const getty = `
+const getty = (refusal: string): string => `
 while :; do
   printf '\\nDebian GNU/Linux 12 web ttyS0\\n\\nweb login: '
   read -r user || exit
   stty -echo; printf 'Password: '; read -r password; stty echo; printf '\\n'
-  if [ "$user:$password" = root:secret ]; then /bin/bash --norc -i; else sleep 0.2; echo 'Login incorrect'; fi
+  if [ "$user:$password" = root:secret ]; then /bin/bash --norc -i; else sleep 0.2; echo '${refusal}'; fi
 done`;
 
-test('a login prompt is answered; a wrong password is said', { skip }, async () => {
-  await using console = await openConsole(['/bin/bash', '-c', `trap : INT; ${getty}`]);
-  await until(5000, 'the prompt', () => (console.screen().endsWith('login: ') ? true : undefined));
-  const wrong = { user: 'root', password: 'wrong' };
-  await assert.rejects(
-    runOverSerial(console.terminal, request(['true']), { login: wrong, limitMs: 10_000 }),
-    (error) => isCarrelError(error, 'forbidden'),
+for (const refusal of ['Login incorrect', 'login: bad salt'])
+  test(
+    `a login prompt is answered; a wrong password is said, also in other words: ${refusal}`,
+    { skip },
+    async () => {
+      await using console = await openConsole(['/bin/bash', '-c', `trap : INT; ${getty(refusal)}`]);
+      await until(5000, 'the prompt', () => (console.screen().endsWith('login: ') ? true : undefined));
+      const wrong = { user: 'root', password: 'wrong' };
+      await assert.rejects(
+        runOverSerial(console.terminal, request(['true']), { login: wrong, limitMs: 10_000 }),
+        (error) => isCarrelError(error, 'forbidden'),
+      );
+      assert.equal(text(await console.run(['echo', 'in'])), 'in\n');
+      await console.terminal.write(Buffer.from('exit\r'));
+      await sleep(300);
+      await console.terminal.write(Buffer.from('somebody els'));
+      assert.equal(text(await console.run(['echo', 'in again'])), 'in again\n');
+    },
   );
-  assert.equal(text(await console.run(['echo', 'in'])), 'in\n');
-  await console.terminal.write(Buffer.from('exit\r'));
-  await sleep(300);
-  await console.terminal.write(Buffer.from('somebody els'));
-  assert.equal(text(await console.run(['echo', 'in again'])), 'in again\n');
-});
 
 test('a console where nobody answers costs the time that was given', { skip }, async () => {
   await using console = await openConsole([
@@ -223,6 +228,7 @@ test('a console where nobody answers costs the time that was given', { skip }, a
 test('prompts are told from text that only looks like them', () => {
   assert.equal(askedFor('Debian 12\r\n\r\nweb login: '), 'user');
   assert.equal(askedFor('login: '), 'user');
+  assert.equal(askedFor('\r\nLast login: '), 'unknown');
   assert.equal(askedFor('web login: \r\n# '), 'unknown');
   assert.equal(askedFor('root\r\nPassword: '), 'password');
   assert.equal(askedFor("root@web's password: "), 'password');
