@@ -44,13 +44,14 @@ async function probe(screen: Screen): Promise<Coding | undefined> {
   return await screen.wait(probeMs, (text) => codingIn(text, marker));
 }
 
-async function logIn(screen: Screen, { user, password }: Login): Promise<void> {
+/** False: what looked like a prompt was none, nothing came of it. */
+async function logIn(screen: Screen, { user, password }: Login): Promise<boolean> {
   screen.forget();
   await screen.type(`${ctrlU}${user}\r`);
   const asked = await screen.wait(stepMs, (text) =>
     askedFor(text) === 'password' ? true : /[#$%>] ?$/.test(shownEnd(text)) ? false : undefined,
   );
-  if (asked !== true) return; // an account without a password, or something else: the next look tells
+  if (asked !== true) return asked === false; // an account without a password: the next look tells
   screen.forget();
   await screen.type(`${password}\r`);
   const refused = await screen.wait(stepMs, (text) => {
@@ -65,6 +66,7 @@ async function logIn(screen: Screen, { user, password }: Login): Promise<void> {
           ? 'its image has no agent, and no root without a password: log in yourself with carrel console, or use ssh'
           : 'somebody may have changed the password of root in the machine',
     });
+  return true;
 }
 
 /**
@@ -74,15 +76,17 @@ async function logIn(screen: Screen, { user, password }: Login): Promise<void> {
 export async function reachShell(screen: Screen, login: Login, limitMs: number): Promise<Coding> {
   const end = performance.now() + limitMs;
   for (let interrupted = false; performance.now() < end;) {
+    // a prompt waits; a program may well write the same in passing
+    if (askedFor(screen.text) === 'user') await screen.quiet(200, 1000);
     const asks = askedFor(screen.text);
-    if (asks === 'user') await logIn(screen, login);
-    else if (asks === 'unknown') {
+    const came = asks === 'user' && (await logIn(screen, login));
+    if (asks === 'unknown') {
       const coding = await probe(screen);
       if (coding) return coding;
       if (askedFor(screen.text) === 'user') continue;
     }
-    if (asks !== 'user') {
-      // a program that reads, an open quotation, half a login: it ends, and what was there before comes again
+    if (!came) {
+      // a program that reads or writes, an open quotation, half a login: it ends, and what was there before comes again
       screen.forget();
       await screen.type(interrupted ? `${ctrlC}\r` : ctrlC);
       interrupted = true;

@@ -105,6 +105,13 @@ for (const shell of shells) {
   );
 }
 
+test('a program that asks for a login again and again is no login', { skip }, async () => {
+  await using console = await openConsole(['/bin/dash', '-i']);
+  await console.terminal.write(Buffer.from("while :; do printf '\\nvm login: '; sleep 0.4; done\r"));
+  await sleep(300);
+  assert.equal(text(await console.run(['echo', '5'])), '5\n');
+});
+
 test('what is typed while a program runs does not get into its output', { skip }, async () => {
   await using console = await openConsole(['/bin/bash', '--norc', '-i']);
   const running = console.run(['/bin/sh', '-c', 'for i in 1 2 3 4 5 6; do echo line $i; sleep 0.1; done']);
