@@ -5,7 +5,6 @@ import { CarrelError } from '#base/errors.ts';
 import { type CpioEntry, cpioArchive } from './cpio.ts';
 import { readNative } from '../natives.ts';
 import type { Kernel } from './kernel.ts';
-import { unsignedModule } from './modules.ts';
 
 /** What every machine of ours has, and a PC's disk controller for `qemu -hda`. */
 const groups = {
@@ -38,6 +37,6 @@ export async function buildInitramfs({ modules }: Kernel): Promise<Buffer> {
     entries.push({ path: `modules/${group}`, kind: 'file', data: list.map((path) => `${path}\n`).join('') });
   }
   for (const [path, file] of packed)
-    entries.push({ path, kind: 'file', data: unsignedModule(await readFile(join(modules.directory, file))) });
+    entries.push({ path, kind: 'file', data: await readFile(join(modules.directory, file)) });
   return cpioArchive(entries);
 }

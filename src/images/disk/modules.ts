@@ -1,7 +1,6 @@
 /** Kernel modules of a package: which file holds a module, and which must be loaded before it (modules.dep(5)). */
 import { readFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
-import { CarrelError } from '#base/errors.ts';
 
 export interface Modules {
   /** lib/modules/VERSION, on the host. */
@@ -47,22 +46,4 @@ export async function readModules(directory: string): Promise<Modules> {
       return file === undefined ? undefined : [...(needs.get(file) ?? []).toReversed(), file];
     },
   };
-}
-
-/** Behind a signed module: the signature, struct module_signature (include/linux/module_signature.h), and this. */
-const signatureEnd = Buffer.from('~Module signature appended~\n');
-const signatureInfoBytes = 12;
-
-/**
- * A module without its signature. The RAM disk comes from the same image as the kernel, so that nothing is gained by
- * checking it, and an emulated processor takes 10 ms for each.
- */
-export function unsignedModule(module: Buffer): Buffer {
-  const infoAt = module.length - signatureEnd.length - signatureInfoBytes;
-  if (infoAt < 0 || !module.subarray(-signatureEnd.length).equals(signatureEnd)) return module;
-  // u8 algo, hash, id_type, signer_len, key_id_len, pad[3]; be32 sig_len
-  const signer = module.readUInt8(infoAt + 3) + module.readUInt8(infoAt + 4);
-  const end = infoAt - signer - module.readUInt32BE(infoAt + 8);
-  if (end < 0) throw new CarrelError('validation_failed', 'the signature of a kernel module is damaged');
-  return module.subarray(0, end);
 }

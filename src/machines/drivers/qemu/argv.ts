@@ -3,7 +3,6 @@
  * clone of one, which differ in `memory`, `network` and `incoming` only (a clone must have the very devices of its
  * template). qemu(1); the options of -blockdev are those of QMP's blockdev-add (qapi/block-core.json).
  */
-import { existsSync } from 'node:fs';
 import { CarrelError } from '#base/errors.ts';
 import { type Accelerator, translationMiB } from './spec.ts';
 
@@ -96,43 +95,18 @@ function memoryArguments({ memory, memoryBytes }: Pick<QemuFacts, 'memory' | 'me
   ];
 }
 
-/**
- * Emulated, string instructions go byte by byte, so the guest must not take them for the fastest way to clear a page
- * (ERMS): by words a boot is a tenth shorter.
- */
-const processors: Readonly<Record<Accelerator, string>> = { kvm: 'max', tcg: 'max,-erms' };
-
-/**
- * What an emulated processor changes for the kernel. It lets no program of the guest speculate, so nothing needs to be
- * done against that. And the timer: of the HPET the frequency is known, where that of the local APIC is measured for a
- * tenth of a second at each boot (calibrate_APIC_clock in arch/x86/kernel/apic/apic.c); but several processors need a
- * timer each, and KVM's APIC is the host kernel's own.
- */
-function tuned({ accelerator, vcpus, boot }: Pick<QemuFacts, 'accelerator' | 'vcpus' | 'boot'>) {
-  if (accelerator === 'kvm' || !boot) return { hpet: 'off', append: '' };
-  return vcpus > 1
-    ? { hpet: 'off', append: ' mitigations=off' }
-    : { hpet: 'on', append: ' mitigations=off nolapic_timer' };
-}
-
-/** Firmware that starts a kernel and does nothing else; SeaBIOS looks for disks first. In Debian's qemu-system-data. */
-const kernelFirmware = 'qboot.rom';
-const hasKernelFirmware = existsSync(`/usr/share/qemu/${kernelFirmware}`);
-
 /** The arguments, without the program's name. */
 export function qemuArguments(facts: QemuFacts): string[] {
   const { name, accelerator, vcpus, memory, boot, cloudInit, network, mac, qmpFd, agentFd, incoming } = facts;
-  const { hpet, append } = tuned(facts);
   const rows = [
     ['-name', value(name)],
     ['-nodefaults', '-no-user-config', '-display', 'none', '-vga', 'none'],
     ['-sandbox', sandbox],
-    ['-machine', `q35,usb=off,vmport=off,hpet=${hpet}${memory ? ',memory-backend=ram' : ''}`],
+    ['-machine', `q35,usb=off,vmport=off,hpet=off${memory ? ',memory-backend=ram' : ''}`],
     ['-accel', accelerator === 'kvm' ? 'kvm' : `tcg,tb-size=${translationMiB}`],
-    ['-cpu', processors[accelerator], '-smp', String(vcpus)],
+    ['-cpu', 'max', '-smp', String(vcpus)],
     memoryArguments(facts),
-    boot ? ['-kernel', boot.kernel, '-initrd', boot.initrd, '-append', `${boot.append}${append}`] : [],
-    boot && hasKernelFirmware ? ['-bios', kernelFirmware] : [],
+    boot ? ['-kernel', boot.kernel, '-initrd', boot.initrd, '-append', boot.append] : [],
     diskArguments(facts.disk),
     [
       '-netdev',

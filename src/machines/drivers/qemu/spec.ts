@@ -17,11 +17,8 @@ export const minMemoryBytes = 64 * MiB;
 /** Accelerators of QEMU. */
 export type Accelerator = 'kvm' | 'tcg';
 
-/**
- * Kept translations of guest code, of which only what is used takes memory (QEMU's default is an eighth of the host's
- * per machine). When it is full all are thrown away and made again: booting tiny and logging in fills 70 MiB.
- */
-export const translationMiB = 128;
+/** Kept translations of guest code (QEMU's default is an eighth of the host's memory per machine). */
+export const translationMiB = 64;
 
 /**
  * Memory of QEMU itself beside the guest's, measured: code and heap some 60 MiB, the caches of the disk's tables,
