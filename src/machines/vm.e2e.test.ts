@@ -149,6 +149,11 @@ test('a life: made, worked with, paused, kept, copied, put back, gone', { skip }
   });
 
   await t.test('stopped in order, and removed without a trace', async () => {
+    // its console comes last of all: a machine that answers may not have got there yet
+    await until(60_000, 'a prompt on its console', async () => {
+      const { bytes } = await bed.machines.consoleTranscript(id);
+      return Buffer.from(bytes).toString('latin1').includes('login:') ? true : undefined;
+    });
     await done(bed.machines.stop(anna, id, { graceMs: 30_000 }));
     assert.equal((await bed.machines.get(id)).state, 'stopped');
     await assert.rejects(sh(id, 'true'), (error) => isCarrelError(error, 'wrong_state'));

@@ -38,7 +38,7 @@ async function buildNative(out: Output): Promise<void> {
 async function buildImages(out: Output): Promise<void> {
   if (process.getuid?.() !== 0) return;
   const images = await openImages();
-  for (const name of ['busybox', 'debian-12', 'tiny']) {
+  for (const name of ['busybox', 'debian-12', 'tiny', 'debian-12-disk']) {
     using progress = out.progress();
     progress.update(`image ${name}`);
     try {
