@@ -1,33 +1,19 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { createServer } from 'node:net';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { after, before, test } from 'node:test';
+import { test } from 'node:test';
 import { until } from '#base/deadline.ts';
 import { launchOk } from '#host/launch.ts';
-import { type Netbed, type Tap, enterNetns, linkNames, makeNetns, netnsLeft, openTap } from '#test/netbed.ts';
+import { ruleset, skip, useFabric, wireOf } from '#test/fabricbed.ts';
+import { type Netbed, type Tap, makeNetns, openTap } from '#test/netbed.ts';
 import { macOf, parseAddress, parseMac } from './addresses.ts';
 import { type Fabric, type Wire, linkOf, openFabric } from './fabric.ts';
-import { type FabricNamespace, openNamespace, processesIn } from './namespace.ts';
 import { openLinks } from './netlink/links.ts';
 import { inNetns } from './netns.ts';
 
-const root = process.getuid?.() === 0;
-const skip = root ? false : 'needs root';
-const links = linkNames();
-const directory = mkdtempSync(join(tmpdir(), 'fabric-'));
-const stack = new AsyncDisposableStack();
-let namespace: FabricNamespace;
 let fabric: Fabric;
 /** anna has two machines, ben one; the third of the list is ben's. */
 const machines: { bed: Netbed; wire: Wire }[] = [];
-
-function wireOf(number: number, owner: string): Wire {
-  const address = `192.168.0.${number}`;
-  const machineId = `m-${String(number).padStart(12, '0')}`;
-  return { machineId, address, mac: macOf(parseAddress(address)), owner };
-}
 
 function at(index: number): { bed: Netbed; wire: Wire } {
   const machine = machines[index];
@@ -40,32 +26,18 @@ async function eth0(bed: Netbed): Promise<number> {
   return (await links.find('eth0'))?.index ?? 0;
 }
 
-before(async () => {
-  if (!root) return;
-  namespace = await openNamespace({ runDirectory: directory });
-  enterNetns(namespace.holder.pid);
-  fabric = stack.use(await openFabric());
+const bed = useFabric('fabric', {}, async ({ fabric: opened, stack }) => {
+  fabric = opened;
   for (const [number, owner] of [
     [2, 'anna'],
     [3, 'anna'],
     [4, 'ben'],
   ] as const) {
-    const bed = stack.use(await makeNetns());
-    const wire = wireOf(number, owner);
-    await fabric.plug({ ...wire, pid: bed.pid });
-    machines.push({ bed, wire });
+    const machine = stack.use(await makeNetns());
+    const wire = wireOf(`192.168.0.${number}`, owner, 'default');
+    await fabric.plug({ ...wire, pid: machine.pid });
+    machines.push({ bed: machine, wire });
   }
-});
-
-after(async () => {
-  if (!root) return;
-  await stack.disposeAsync();
-  await namespace.end();
-  rmSync(directory, { recursive: true });
-  enterNetns(process.ppid);
-  assert.deepEqual(netnsLeft(), []);
-  assert.deepEqual(processesIn(namespace.netns), []);
-  assert.deepEqual(linkNames(), links);
 });
 
 test('a machine reaches its gateway and the machines of its owner', { skip }, async () => {
@@ -220,25 +192,8 @@ test('machines cannot connect to what listens in the fabric, but are reached fro
 });
 
 test('a machine reaches the outside masqueraded, and no network that is closed', { skip }, async () => {
-  await using outside = await makeNetns();
-  using links = openLinks();
-  const bridge = await links.find('br0');
-  assert.ok(bridge);
-  // a stand-in for the uplink; nobody outside has a route to 192.168.0.0/16, so an answer proves masquerading
-  await links.createVeth({
-    name: 'uplink0',
-    master: 0,
-    peer: { netns: { pid: outside.pid }, name: 'outside0', mac: '02:00:00:00:00:01' },
-  });
-  const uplink = await links.find('uplink0');
-  assert.ok(uplink);
-  await links.addAddress(uplink.index, parseAddress('198.51.100.2'), 24);
-  await outside.run('ip', 'addr', 'add', '198.51.100.1/24', 'dev', 'outside0');
-  await outside.run('ip', 'addr', 'add', '203.0.113.1/32', 'dev', 'outside0');
+  const { outside } = bed();
   await outside.run('ip', 'addr', 'add', '169.254.169.254/32', 'dev', 'outside0');
-  await outside.run('ip', 'addr', 'add', '10.9.9.9/32', 'dev', 'outside0');
-  await outside.run('ip', 'link', 'set', 'outside0', 'up');
-  await links.addDefaultRoute(parseAddress('198.51.100.1'));
   assert.ok(await at(0).bed.reaches('203.0.113.1'));
   assert.equal(await at(0).bed.pings('169.254.169.254'), false);
   assert.equal(await at(0).bed.pings('10.9.9.9'), false);
@@ -254,14 +209,7 @@ test('a machine reaches the outside masqueraded, and no network that is closed',
   assert.equal(await at(0).bed.pings('203.0.113.1'), false);
   assert.ok(await at(1).bed.reaches('203.0.113.1'));
   assert.ok(await at(0).bed.reaches('192.168.0.1'), 'the gateway is nothing outside');
-  await links.delete('uplink0');
 });
-
-/** Without the connections that are being counted: these come and go by themselves. */
-async function ruleset(): Promise<string> {
-  const text = (await launchOk(['nft', 'list', 'ruleset'])).stdout.toString();
-  return text.replaceAll(/^\s*elements = \{[^}]*\bct count\b[^}]*\}\n/gm, '');
-}
 
 test('opening the fabric again doubles nothing and disturbs no machine', { skip }, async () => {
   const rules = await ruleset();
@@ -280,12 +228,15 @@ test(
   { skip },
   async () => {
     await using stray = await makeNetns();
-    await fabric.plug({ ...wireOf(9, 'carl'), pid: stray.pid });
+    await fabric.plug({ ...wireOf('192.168.0.9', 'carl', 'default'), pid: stray.pid });
     const wires = machines.map(({ wire }) => wire);
-    const { removed, missing } = await fabric.reconcile([...wires, wireOf(10, 'dora')]);
-    assert.deepEqual(removed, [linkOf(wireOf(9, 'carl').machineId)]);
-    assert.deepEqual(missing, [wireOf(10, 'dora').machineId]);
-    assert.ok(!(await ruleset()).includes(linkOf(wireOf(9, 'carl').machineId)));
+    const { removed, missing } = await fabric.reconcile([
+      ...wires,
+      wireOf('192.168.0.10', 'dora', 'default'),
+    ]);
+    assert.deepEqual(removed, [linkOf(wireOf('192.168.0.9', 'carl', 'default').machineId)]);
+    assert.deepEqual(missing, [wireOf('192.168.0.10', 'dora', 'default').machineId]);
+    assert.ok(!(await ruleset()).includes(linkOf(wireOf('192.168.0.9', 'carl', 'default').machineId)));
     await fabric.reconcile(wires);
   },
 );
@@ -296,7 +247,7 @@ test('twenty machines plugged and unplugged at once leave no link and no rule', 
   const many = await Promise.all(
     Array.from({ length: 20 }, async (_, index) => ({
       bed: beds.use(await makeNetns()),
-      wire: wireOf(20 + index, 'eve'),
+      wire: wireOf(`192.168.0.${20 + index}`, 'eve', 'default'),
     })),
   );
   await Promise.all(many.map(async ({ bed, wire }) => await fabric.plug({ ...wire, pid: bed.pid })));
@@ -313,7 +264,7 @@ test(
     const rules = await ruleset();
     using other = await openFabric();
     await using bed = await makeNetns();
-    const wire = wireOf(12, 'anna');
+    const wire = wireOf('192.168.0.12', 'anna', 'default');
     await fabric.plug({ ...wire, pid: bed.pid });
     assert.ok(await bed.reaches('192.168.0.2'));
     await other.plug({ ...wire, pid: bed.pid, owner: 'ben' });
@@ -333,7 +284,7 @@ test(
 test('plugging a machine again replaces its wire', { skip }, async () => {
   await using first = await makeNetns();
   await using second = await makeNetns();
-  const wire = wireOf(11, 'anna');
+  const wire = wireOf('192.168.0.11', 'anna', 'default');
   await fabric.plug({ ...wire, pid: first.pid });
   await fabric.plug({ ...wire, pid: second.pid });
   assert.ok(await second.reaches('192.168.0.2'));
@@ -344,7 +295,7 @@ test('plugging a machine again replaces its wire', { skip }, async () => {
 test('the fabric cannot be opened where it would change the host', { skip }, async () => {
   await assert.rejects(openFabric({ netns: 'net:[1]' }), /own network namespace/);
   await assert.rejects(
-    fabric.plug({ ...wireOf(2, 'anna'), address: '10.0.0.2', pid: at(0).bed.pid }),
+    fabric.plug({ ...wireOf('192.168.0.2', 'anna', 'default'), address: '10.0.0.2', pid: at(0).bed.pid }),
     /no machine's address/,
   );
 });

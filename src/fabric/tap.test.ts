@@ -1,59 +1,25 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { after, before, test } from 'node:test';
+import { test } from 'node:test';
 import { until } from '#base/deadline.ts';
 import { launch, launchOk } from '#host/launch.ts';
-import { type Netbed, enterNetns, linkNames, makeNetns, netnsLeft } from '#test/netbed.ts';
+import { ruleset, skip, useFabric, wireOf } from '#test/fabricbed.ts';
+import { type Netbed, makeNetns } from '#test/netbed.ts';
 import { type TapGuest, makeGuest } from '#test/tapguest.ts';
-import { macOf, parseAddress } from './addresses.ts';
-import { type Fabric, type Wire, openFabric, tapOf } from './fabric.ts';
-import { type FabricNamespace, openNamespace, processesIn } from './namespace.ts';
+import { type Fabric, openFabric, tapOf } from './fabric.ts';
 
-const root = process.getuid?.() === 0;
-const skip = root ? false : 'needs root';
-const links = linkNames();
-const directory = mkdtempSync(join(tmpdir(), 'tap-'));
-const stack = new AsyncDisposableStack();
-let namespace: FabricNamespace;
 let fabric: Fabric;
 let vm: TapGuest;
 let container: Netbed;
 
-function wireOf(number: number, owner: string): Wire {
-  const address = `192.168.0.${number}`;
-  const machineId = `m-${String(number).padStart(12, '0')}`;
-  return { machineId, address, mac: macOf(parseAddress(address)), owner };
-}
-
-async function rules(): Promise<string> {
-  return (await launchOk(['nft', 'list', 'ruleset'])).stdout.toString();
-}
-
-before(async () => {
-  if (!root) return;
-  namespace = await openNamespace({ runDirectory: directory });
-  enterNetns(namespace.holder.pid);
-  fabric = stack.use(await openFabric());
-  const wire = wireOf(2, 'anna');
+useFabric('tap', {}, async ({ fabric: opened, stack }) => {
+  fabric = opened;
+  const wire = wireOf('192.168.0.2', 'anna', 'default');
   vm = stack.use(await makeGuest({ ...wire, gateway: '192.168.0.1' }));
   const { fd, link } = await fabric.plugTap(wire);
   assert.equal(link, tapOf(wire.machineId));
   await vm.powerOn(fd);
   container = stack.use(await makeNetns());
-  await fabric.plug({ ...wireOf(3, 'anna'), pid: container.pid });
-});
-
-after(async () => {
-  if (!root) return;
-  await stack.disposeAsync();
-  await namespace.end();
-  rmSync(directory, { recursive: true });
-  enterNetns(process.ppid);
-  assert.deepEqual(netnsLeft(), []);
-  assert.deepEqual(processesIn(namespace.netns), []);
-  assert.deepEqual(linkNames(), links);
+  await fabric.plug({ ...wireOf('192.168.0.3', 'anna', 'default'), pid: container.pid });
 });
 
 test(
@@ -68,8 +34,11 @@ test(
 );
 
 test('a virtual machine and one of another owner do not reach each other', { skip }, async () => {
-  await using stranger = await makeGuest({ ...wireOf(4, 'ben'), gateway: '192.168.0.1' });
-  const { fd } = await fabric.plugTap(wireOf(4, 'ben'));
+  await using stranger = await makeGuest({
+    ...wireOf('192.168.0.4', 'ben', 'default'),
+    gateway: '192.168.0.1',
+  });
+  const { fd } = await fabric.plugTap(wireOf('192.168.0.4', 'ben', 'default'));
   await stranger.powerOn(fd);
   await until(5000, 'the first answer', async () =>
     (await stranger.pings('192.168.0.1')) ? true : undefined,
@@ -77,7 +46,7 @@ test('a virtual machine and one of another owner do not reach each other', { ski
   assert.equal(await stranger.pings('192.168.0.2'), false);
   assert.equal(await vm.pings('192.168.0.4'), false);
   assert.equal(await stranger.pings('192.168.0.3'), false);
-  await fabric.unplug(wireOf(4, 'ben').machineId);
+  await fabric.unplug(wireOf('192.168.0.4', 'ben', 'default').machineId);
 });
 
 test('a virtual machine speaks with its own addresses only', { skip }, async () => {
@@ -92,20 +61,20 @@ test(
   'the wire of a virtual machine ends with the process that holds it, and unplugging takes its rules',
   { skip },
   async () => {
-    const earlier = await rules();
-    const wire = wireOf(5, 'anna');
+    const earlier = await ruleset();
+    const wire = wireOf('192.168.0.5', 'anna', 'default');
     const tap = tapOf(wire.machineId);
     await using guest = await makeGuest(wire);
     const { fd } = await fabric.plugTap(wire);
     await guest.powerOn(fd);
-    assert.ok((await rules()).includes(tap));
+    assert.ok((await ruleset()).includes(tap));
     assert.equal((await launch(['ip', 'link', 'show', tap])).status, 0);
     await guest.holder?.stop({ graceMs: 0 });
     await until(5000, 'the wire to go', async () =>
       (await launch(['ip', 'link', 'show', tap])).status === 0 ? undefined : true,
     );
     await fabric.unplug(wire.machineId);
-    assert.equal(await rules(), earlier);
+    assert.equal(await ruleset(), earlier);
   },
 );
 
@@ -113,7 +82,7 @@ test(
   'plugging a virtual machine again takes the device from a process that still holds it',
   { skip },
   async () => {
-    const wire = wireOf(6, 'anna');
+    const wire = wireOf('192.168.0.6', 'anna', 'default');
     await using first = await makeGuest({ ...wire, gateway: '192.168.0.1' });
     await using second = await makeGuest({ ...wire, gateway: '192.168.0.1' });
     await first.powerOn((await fabric.plugTap(wire)).fd);
@@ -130,16 +99,16 @@ test(
   'a fabric that is opened again keeps the wires of living virtual machines and drops the others',
   { skip },
   async () => {
-    const stray = await fabric.plugTap(wireOf(9, 'carl'));
+    const stray = await fabric.plugTap(wireOf('192.168.0.9', 'carl', 'default'));
     using again = await openFabric();
     const { removed, missing } = await again.reconcile([
-      wireOf(2, 'anna'),
-      wireOf(3, 'anna'),
-      wireOf(10, 'dora'),
+      wireOf('192.168.0.2', 'anna', 'default'),
+      wireOf('192.168.0.3', 'anna', 'default'),
+      wireOf('192.168.0.10', 'dora', 'default'),
     ]);
     stray.fd.close();
     assert.deepEqual(removed, [stray.link]);
-    assert.deepEqual(missing, [wireOf(10, 'dora').machineId]);
+    assert.deepEqual(missing, [wireOf('192.168.0.10', 'dora', 'default').machineId]);
     assert.ok(await vm.reaches('192.168.0.3'));
   },
 );

@@ -1,4 +1,5 @@
 import type { CommandSpec } from '../spec.ts';
+import { consoleOptions } from './reach.ts';
 
 const machine = { name: 'machine', doc: 'name or id' } as const;
 const noWait = { flags: '--no-wait', doc: 'return at once; the job goes on' } as const;
@@ -143,12 +144,7 @@ export const machineCommands: readonly CommandSpec[] = [
     path: 'machine console',
     doc: 'the machine’s console, with what it said before; Ctrl-] leaves',
     arguments: [machine],
-    options: [
-      { flags: '--escape <key>', doc: 'the key that leaves: ^], ^A, ... or none (^])' },
-      { flags: '--read-only', doc: 'look, type nothing' },
-      { flags: '--from <byte>', doc: 'start at this offset' },
-      { flags: '--transcript', doc: 'print what is kept of it, of a stopped machine too' },
-    ],
+    options: consoleOptions,
     remote: true,
     examples: [
       { line: 'carrel machine console web', doc: 'Ctrl-] leaves, the machine goes on' },

@@ -1,4 +1,5 @@
 /** What one run may use. Every run has every limit: what an author leaves out has a default. */
+import type { SandboxLimits } from '#isolate/sandbox.ts';
 import { z } from 'zod';
 import { duration, size } from './fields.ts';
 
@@ -24,16 +25,7 @@ export const limitFields = z.strictObject({
 });
 export type LimitFields = z.infer<typeof limitFields>;
 
-export interface Limits {
-  readonly cpuMs: number;
-  readonly wallMs: number;
-  readonly memoryBytes: number;
-  readonly processes: number;
-  readonly outputBytes: number;
-  readonly tmpBytes: number;
-  readonly tmpFiles: number;
-  readonly fileBytes: number;
-}
+export type Limits = SandboxLimits;
 
 /** The lab's limits, changed by the check's own. */
 export function resolveLimits(...layers: readonly (LimitFields | undefined)[]): Limits {

@@ -287,7 +287,7 @@ async function makeWorld(db: Db, name: string, student: Person, instructor: Pers
   };
 }
 
-/** Asks without a body: whoever gets past access is told that the body is wrong, or reaches the stub. */
+/** Asks without a body: whoever gets past access is told that the body is wrong, or reaches what stands in for the handler. */
 async function outcome(route: Route, person: Person | undefined, world: World): Promise<'ok' | number> {
   const path = urlOf('http://x', route, { params: world }).pathname;
   const status = route.websocket

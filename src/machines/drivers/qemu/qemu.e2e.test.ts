@@ -25,10 +25,9 @@ import { launchQemu } from './start.ts';
 import { createAcceleration } from './accelerator.ts';
 import { layerPath, loadState } from './disk/files.ts';
 import { vmPaths } from './spec.ts';
-import { makeVmBed, skip, type VmBed } from './testing.ts';
+import { bootMs, makeVmBed, skip, type VmBed } from './testing.ts';
 
 /** A guest under emulation, on a host with other things to do. */
-const bootMs = 120_000;
 const graceMs = 30_000;
 
 let bed: VmBed;
@@ -51,13 +50,6 @@ async function shell(machine: RunningMachine, script: string): Promise<string> {
 
 const inodes = (directory: string): number[] =>
   readdirSync(vmPaths(directory).disk).map((name) => statSync(join(vmPaths(directory).disk, name)).ino);
-
-async function boot(spec: MachineSpec): Promise<RunningMachine> {
-  await bed.driver.prepare(spec);
-  const machine = await bed.driver.start(spec);
-  await machine.ready({ limitMs: bootMs });
-  return machine;
-}
 
 async function end(spec: MachineSpec, machine: RunningMachine): Promise<void> {
   await machine.stop({ graceMs: 0 });
@@ -133,7 +125,7 @@ test('a disk whose header names files of the host leads to none of them', { skip
 test('a machine boots, is who it is told to be, works, and ends in order', { skip }, async (t) => {
   const spec = bed.spec({ sshKeys: ['ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAA test'] });
   const began = performance.now();
-  const machine = await boot(spec);
+  const machine = await bed.boot(spec);
   t.diagnostic(`${Math.round(performance.now() - began)} ms from nothing to an answer`);
 
   await t.test('its identity is its own', async () => {
@@ -291,7 +283,7 @@ test('a machine boots, is who it is told to be, works, and ends in order', { ski
 
 test('snapshots: taken while it runs, put back, copied, and forgotten', { skip }, async (t) => {
   const spec = bed.spec();
-  const machine = await boot(spec);
+  const machine = await bed.boot(spec);
   await shell(machine, 'echo one > /root/state; sync');
 
   await t.test('a snapshot of a running machine is made once, however often it is asked for', async () => {
@@ -307,7 +299,7 @@ test('snapshots: taken while it runs, put back, copied, and forgotten', { skip }
 
   await t.test('a copy of a running machine is as after a power cut, and somebody else', async () => {
     const copy = bed.spec({ source: { id: spec.id, directory: spec.directory, snapshot: null } });
-    const copied = await boot(copy);
+    const copied = await bed.boot(copy);
     assert.equal(await shell(copied, 'cat /root/state; hostname'), `three\n${copy.name}\n`);
     assert.equal(await shell(machine, 'echo goes on'), 'goes on\n');
     await shell(copied, 'echo other > /root/state; sync');
@@ -329,13 +321,13 @@ test('snapshots: taken while it runs, put back, copied, and forgotten', { skip }
     await end(spec, machine);
     await bed.driver.restore(spec, 's-one');
     await bed.driver.restore(spec, 's-one');
-    const again = await boot(spec);
+    const again = await bed.boot(spec);
     assert.equal(await shell(again, 'cat /root/state; hostname'), `one\n${spec.name}\n`);
     await end(spec, again);
     await assert.rejects(bed.driver.restore(spec, 's-none'), isCode('not_found'));
     await bed.driver.snapshot(spec, 's-three', undefined);
     const copy = bed.spec({ source: { id: spec.id, directory: spec.directory, snapshot: 's-two' } });
-    const copied = await boot(copy);
+    const copied = await bed.boot(copy);
     assert.equal(await shell(copied, 'cat /root/state'), 'two\n');
     await end(copy, copied);
     await bed.driver.remove(copy);
@@ -358,7 +350,7 @@ test('snapshots: taken while it runs, put back, copied, and forgotten', { skip }
 
 test('a machine outlives everybody: adopted, its end noticed, and never there twice', { skip }, async (t) => {
   const spec = bed.spec();
-  const first = await boot(spec);
+  const first = await bed.boot(spec);
   const { pid, startTime } = first.process;
   first.release();
 

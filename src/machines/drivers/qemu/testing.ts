@@ -11,7 +11,7 @@ import { instanceGroup, sweepGroups } from '#isolate/cgroups/group.ts';
 import { readCgroupLayout } from '#isolate/cgroups/layout.ts';
 import { isolateBinary, startForkServer } from '#isolate/server.ts';
 import { enterNetns, makeNetns } from '#test/netbed.ts';
-import type { Driver, MachineSpec } from '../../driver.ts';
+import type { Driver, MachineSpec, RunningMachine } from '../../driver.ts';
 import type { DriverHost } from '../table.ts';
 import { createQemuDriver } from './driver.ts';
 import { qemuProgram } from './start.ts';
@@ -26,6 +26,9 @@ export const skip: string | false =
         ? 'needs qemu-system-x86'
         : false;
 
+/** A busy host without KVM takes long. */
+export const bootMs = 120_000;
+
 export interface VmBed extends AsyncDisposable {
   readonly host: DriverHost;
   readonly driver: Driver;
@@ -33,6 +36,8 @@ export interface VmBed extends AsyncDisposable {
   readonly image: Image;
   /** Another driver over the same host, as a daemon has that starts again. */
   again(): Driver;
+  /** Prepares and starts it, and waits until a command answers. */
+  boot(spec: MachineSpec): Promise<RunningMachine>;
   /** Facts of a machine; each has its own id, address and user ids. */
   spec(more?: Partial<MachineSpec>): MachineSpec;
 }
@@ -84,6 +89,12 @@ export async function makeVmBed(
     fabric,
     image,
     again: () => createQemuDriver(host),
+    async boot(spec) {
+      await driver.prepare(spec);
+      const machine = await driver.start(spec);
+      await machine.ready({ limitMs: bootMs });
+      return machine;
+    },
     spec(more = {}) {
       made += 1;
       const id = `m-${randomBytes(6).toString('hex')}`;

@@ -10,12 +10,11 @@ import { linkNames, openTap } from '#test/netbed.ts';
 import type { MachineSpec, RunningMachine } from '../../../driver.ts';
 import type { TemplateDriver } from '../../../templates/driver.ts';
 import { layerPath, loadState } from '../disk/files.ts';
-import { makeVmBed, skip, type VmBed } from '../testing.ts';
+import { bootMs, makeVmBed, skip, type VmBed } from '../testing.ts';
 import { phaseOf } from './clone.ts';
 import { makersIn, TemplateStore } from './files.ts';
 
 /** A guest under emulation, on a host with other things to do. */
-const bootMs = 120_000;
 /** A guest under emulation that competes with others is late; a clock that nobody has set would be as old as the template. */
 const clockMs = 10_000;
 /** What the machine that is parked calls itself (park.ts). */
@@ -54,13 +53,6 @@ async function shell(machine: RunningMachine, script: string): Promise<string> {
   return Buffer.from(stdout, 'base64').toString().trim();
 }
 
-async function start(spec: MachineSpec): Promise<RunningMachine> {
-  await bed.driver.prepare(spec);
-  const machine = await bed.driver.start(spec);
-  await machine.ready({ limitMs: bootMs });
-  return machine;
-}
-
 async function end(spec: MachineSpec, machine: RunningMachine): Promise<void> {
   await machine.stop({ graceMs: 0 });
   machine.release();
@@ -90,7 +82,7 @@ test(
     const listening = setInterval(listen, 20);
     listening.unref();
     const specs = Array.from({ length: 5 }, () => bed.spec());
-    const machines = await Promise.all(specs.map(start));
+    const machines = await Promise.all(specs.map((spec) => bed.boot(spec)));
     const seen = await Promise.all(
       machines.map(async (machine) => {
         const before = Date.now();
@@ -133,7 +125,7 @@ test(
     const spec = bed.spec({ limits: { ...bed.spec().limits, diskBytes: 2 ** 30 } });
     const disk = (await store.find(key))?.disk ?? '';
     const before = statSync(disk).mtimeMs;
-    const machine = await start(spec);
+    const machine = await bed.boot(spec);
     const kib = Number(await shell(machine, "df -k / | awk 'NR == 2 { print $2 }'"));
     assert.ok(kib > 800 * 1024, `${kib} KiB`);
     await shell(machine, 'echo mine >/root/mine; sync');
@@ -143,7 +135,7 @@ test(
     await machine.stop({ graceMs: 60_000 });
     machine.release();
     await bed.driver.tidy(spec);
-    const again = await start(spec);
+    const again = await bed.boot(spec);
     assert.equal(again.runtime.startedFrom, 'image');
     assert.equal(await shell(again, 'cat /root/mine; hostname'), `mine\n${spec.name}`);
     await end(spec, again);
@@ -157,7 +149,7 @@ test('a template that is damaged costs a boot, and the machine says why', { skip
   const whole = statSync(template.state).size;
   truncateSync(template.state, Math.floor(whole / 2));
   const spec = bed.spec();
-  const machine = await start(spec);
+  const machine = await bed.boot(spec);
   assert.equal(machine.runtime.startedFrom, 'image');
   assert.match(machine.runtime.note ?? '', /its template could not be used/);
   assert.equal(await shell(machine, 'hostname'), spec.name);
@@ -168,7 +160,7 @@ test('a template that is damaged costs a boot, and the machine says why', { skip
 test('machines outlive their template; the next one boots', { skip }, async () => {
   await park();
   const spec = bed.spec();
-  const machine = await start(spec);
+  const machine = await bed.boot(spec);
   assert.equal(machine.runtime.startedFrom, 'template');
   await templates.remove(key);
   assert.deepEqual(await templates.keys(), []);
@@ -181,7 +173,7 @@ test('machines outlive their template; the next one boots', { skip }, async () =
   );
   await end(spec, machine);
   const next = bed.spec();
-  const booted = await start(next);
+  const booted = await bed.boot(next);
   assert.equal(booted.runtime.startedFrom, 'image');
   await end(next, booted);
   await park();
@@ -191,14 +183,14 @@ test('a machine that has a snapshot before its first start keeps it, and boots',
   const spec = bed.spec();
   await bed.driver.prepare(spec);
   await bed.driver.snapshot(spec, 'untouched', undefined);
-  const machine = await start(spec);
+  const machine = await bed.boot(spec);
   assert.equal(machine.runtime.startedFrom, 'image');
   await shell(machine, 'echo later >/root/later; sync');
   await machine.stop({ graceMs: 0 });
   machine.release();
   await bed.driver.tidy(spec);
   await bed.driver.restore(spec, 'untouched');
-  const again = await start(spec);
+  const again = await bed.boot(spec);
   assert.equal(await shell(again, 'ls /root/later 2>/dev/null || echo gone'), 'gone');
   await end(spec, again);
 });
@@ -209,7 +201,7 @@ test('a copy that waits is nobody until it gets an owner, and then at once', { s
   assert.equal(await templates.waits({ id, directory }), true);
   const spec = bed.spec({ id, directory, uidSlot, limits: { ...limits, cpus: 0.5, diskBytes: 2 ** 30 } });
   assert.equal(await bed.driver.adopt(spec), undefined);
-  const machine = await start(spec);
+  const machine = await bed.boot(spec);
   assert.equal(await templates.waits({ id, directory }), false);
   assert.equal(machine.runtime.startedFrom, 'template');
   assert.equal(await shell(machine, 'hostname'), spec.name);
