@@ -1,6 +1,7 @@
 /** How a vCPU's run can end. Each end has a sentence; only `halted` is what a guest means to do. */
 import { formatDuration, formatSize } from '#base/units.ts';
 import type { Fault } from './fault/fault.ts';
+import { exceptionName, pageFault } from './fault/vectors.ts';
 
 export type End =
   /** The guest executed hlt. */
@@ -21,6 +22,15 @@ export type End =
       readonly address: bigint;
       readonly why: string;
     }
+  /** The guest's own fault handler handed the exception to us (guests/idt.h). */
+  | {
+      readonly kind: 'gave up';
+      readonly vector: number;
+      readonly errorCode: bigint;
+      readonly rip: bigint;
+      /** CR2: the address of a page fault. */
+      readonly address: bigint;
+    }
   | { readonly kind: 'time limit'; readonly ms: number }
   | { readonly kind: 'output limit'; readonly bytes: number }
   /** As many single steps as were asked for. */
@@ -40,6 +50,10 @@ export function describeEnd(end: End): string {
       return `unknown port ${hex(end.port)} (${end.port}), direction ${end.direction}, ${end.size} ${end.size === 1 ? 'byte' : 'bytes'}${end.astray ? '; RIP is behind the end of the code, a hlt or a return is missing' : ''}`;
     case 'bad pointer':
       return `bad pointer in ${end.call}: ${hex(end.address)}, ${end.why}`;
+    case 'gave up': {
+      const where = end.vector === pageFault ? `, address ${hex(end.address)}` : '';
+      return `the guest's handler gave up: ${exceptionName(end.vector)}, error code ${hex(end.errorCode)}, RIP ${hex(end.rip)}${where}`;
+    }
     case 'time limit':
       return `time limit: ${formatDuration(end.ms)}`;
     case 'output limit':

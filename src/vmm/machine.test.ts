@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { suite, test, type TestContext } from 'node:test';
@@ -8,34 +8,13 @@ import { until } from '#base/deadline.ts';
 import { launch } from '#host/launch.ts';
 import { holdings, withoutKvm } from '#kvm/testing.ts';
 import { compileGuest, kit } from './image/compile.ts';
-import { flatImage, type GuestImage } from './image/image.ts';
-import { createMachine, type RunOptions, type VcpuResult } from './machine.ts';
-import type { ModeName } from './modes/mode.ts';
+import { createMachine, type VcpuResult } from './machine.ts';
 import { modes } from './modes/table.ts';
+import { code, compile, run } from './testing.ts';
 import { runInThread } from './vcpu-worker.ts';
 
-const code = (...bytes: readonly number[]): GuestImage => flatImage(Uint8Array.from(bytes));
 const hlt = 0xf4;
 const spin = [0xeb, 0xfe];
-
-/** Runs one vCPU. */
-async function run(
-  image: GuestImage,
-  { mode = 'long', ...options }: RunOptions & { mode?: ModeName } = {},
-): Promise<VcpuResult> {
-  using machine = createMachine({ mode, image });
-  const [result] = await machine.run({ limitMs: 10_000, ...options });
-  assert.ok(result);
-  return result;
-}
-
-/** Compiles a guest in C, with the kit's header. */
-async function compile(context: TestContext, text: string, mode: ModeName = 'long'): Promise<GuestImage> {
-  const directory = await mkdtemp(join(tmpdir(), 'carrel-vmm-'));
-  context.after(() => rm(directory, { recursive: true }));
-  await writeFile(join(directory, 'guest.c'), `#include "carrel.h"\n${text}\n`);
-  return await compileGuest(join(directory, 'guest.c'), modes[mode]);
-}
 
 const le32 = (value: number): number[] => [...new Uint8Array(Uint32Array.of(value).buffer)];
 

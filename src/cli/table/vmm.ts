@@ -45,6 +45,7 @@ export const vmmCommands: readonly CommandSpec[] = [
       { line: 'carrel vmm run guests/examples/hello.c --vcpus 2', doc: 'lines labelled by vCPU' },
       { line: 'carrel vmm run guests/examples/files.c --share /tmp/share', doc: 'with files' },
       { line: 'carrel vmm run guests/faults/beyond.c', doc: 'what a fault looks like' },
+      { line: 'carrel vmm run guests/examples/survive.c', doc: 'faults that the guest handles itself' },
       { line: 'carrel vmm run guests/examples/hello.c --trace --dump 0x400:4', doc: 'exits one by one' },
     ],
     load: async () => (await import('../commands/vmm/run.ts')).vmmRun,

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { launchOk } from '#host/launch.ts';
 import { capabilities } from './capabilities.ts';
-import { EXIT_IO_OUT, exitReason, exitReasons, INTERNAL_ERROR_EMULATION } from './exits.ts';
+import { EXIT_IO_OUT, exitReason, exitReasons, internalErrors } from './exits.ts';
 import { API_VERSION, GUESTDBG_ENABLE, GUESTDBG_SINGLESTEP, SYNC_X86_REGS } from './flags.ts';
 import { ioctls } from './ioctls.ts';
 import * as structs from './structs.ts';
@@ -35,7 +35,8 @@ for (const [name, { bytes, fields }] of Object.entries(layouts)) {
 }
 numbers.set('sizeof(struct kvm_cpuid_entry2)', structs.kvmCpuidEntryBytes);
 numbers.set('KVM_EXIT_IO_OUT', EXIT_IO_OUT);
-numbers.set('KVM_INTERNAL_ERROR_EMULATION', INTERNAL_ERROR_EMULATION);
+for (const [name, { number }] of Object.entries(internalErrors))
+  numbers.set(`KVM_INTERNAL_ERROR_${name}`, number);
 numbers.set('KVM_API_VERSION', API_VERSION);
 numbers.set('KVM_SYNC_X86_REGS', SYNC_X86_REGS);
 numbers.set('KVM_GUESTDBG_ENABLE', GUESTDBG_ENABLE);

@@ -48,5 +48,22 @@ export function exitReason(number: number): { readonly name: string; readonly do
 /** KVM_EXIT_IO_IN is 0. */
 export const EXIT_IO_OUT = 1;
 
-/** KVM_INTERNAL_ERROR_EMULATION */
-export const INTERNAL_ERROR_EMULATION = 1;
+/** KVM_INTERNAL_ERROR_*: why KVM could not go on. */
+export const internalErrors = {
+  EMULATION: { number: 1, doc: 'it cannot emulate the instruction' },
+  SIMUL_EX: { number: 2, doc: 'one exception came while another was being delivered' },
+  DELIVERY_EV: {
+    number: 3,
+    doc: 'an exception or interrupt could not be delivered: its table or stack is bad',
+  },
+  UNEXPECTED_EXIT_REASON: {
+    number: 4,
+    doc: 'the hardware left the guest for a reason that it does not expect',
+  },
+} as const;
+
+/** What a suberror means; one that is not in the table keeps its digits. */
+export function internalError(suberror: number): string {
+  const known = Object.values(internalErrors).find(({ number }) => number === suberror);
+  return known?.doc ?? `suberror ${suberror}`;
+}

@@ -36,10 +36,12 @@ function scene(changes: Partial<Scene> & { readonly code?: readonly number[] }):
     special: new SpecialRegisters(),
     exception: undefined,
     fetch: walkTo(0n),
+    at: 0n,
     bytes,
     instruction: disassemble(bytes, 64, 0n),
     accesses: [],
     imageEnd: 16,
+    damage: undefined,
     ...changes,
   };
 }
@@ -52,7 +54,11 @@ test('a processor that reset the registers is not taken for a guest that went as
 });
 
 test('a refused entry and an unknown exit say what is known', () => {
-  assert.match(explain(scene({ exit: 'FAIL_ENTRY', entryFailure: 0x80000021n })).cause, /reason 0x80000021/);
+  const refused = explain(scene({ exit: 'FAIL_ENTRY', entryFailure: 0x80000021n }));
+  assert.match(refused.cause, /reason 0x80000021: the guest state is not valid/);
+  assert.match(explain(scene({ exit: 'FAIL_ENTRY', entryFailure: 7n })).cause, /\(reason 0x7\)/);
+  const delivery = explain(scene({ exit: 'INTERNAL_ERROR', suberror: 3 }));
+  assert.match(delivery.cause, /could not be delivered: its table or stack is bad/);
   const notify = explain(scene({ exit: 'NOTIFY', exitDoc: 'no interrupt came through' }));
   assert.deepEqual([notify.exit, notify.cause], ['NOTIFY', 'no interrupt came through']);
 });

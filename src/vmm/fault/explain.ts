@@ -3,11 +3,11 @@
  * nothing. A bare guest has no interrupt table, so that every exception ends as a triple fault (SDM 3A, 6.15,
  * interrupt 8): what KVM reports is the same for all, and the instruction at RIP is the witness.
  */
-import { INTERNAL_ERROR_EMULATION } from '#kvm/abi/exits.ts';
+import { internalError, internalErrors } from '#kvm/abi/exits.ts';
 import { windowBytes } from '../layout.ts';
 import type { Fault } from './fault.ts';
 import type { Access, Scene } from './scene.ts';
-import { exceptionNames } from './vectors.ts';
+import { exceptionName } from './vectors.ts';
 
 type Finding = Pick<Fault, 'cause' | 'walk'> & { readonly vector?: number };
 type Rule = (scene: Scene) => Finding | undefined;
@@ -30,8 +30,13 @@ const registersLost: Rule = ({ exit, registers, special }) =>
       }
     : undefined;
 
-const ripNotMapped: Rule = ({ fetch, registers }) => {
-  if (fetch.result.mapped) return undefined;
+const ripNotMapped: Rule = ({ fetch, registers, bytes }) => {
+  if (fetch.result.mapped)
+    return bytes.length > 0
+      ? undefined
+      : {
+          cause: `RIP is ${hex(registers.rip)}, and there is no memory: it ends at ${hex(windowBytes)}. A return or jump went astray`,
+        };
   return {
     cause: `RIP is ${hex(registers.rip)}, and there is no code: ${fetch.result.why}. A return or jump went astray`,
     walk: fetch,
@@ -87,26 +92,78 @@ const division: Rule = ({ instruction }) =>
     ? { cause: 'a division by zero, or a quotient that does not fit', vector: 0 }
     : undefined;
 
-const softwareInterrupt: Rule = ({ instruction, special }) => {
-  const isInterrupt = /^int[13o]?$/.test(instruction?.mnemonic ?? '');
-  if (!isInterrupt) return undefined;
-  const { base, limit } = special.idt;
+const isInterrupt = ({ instruction }: Scene): boolean => /^int[13o]?$/.test(instruction?.mnemonic ?? '');
+
+const softwareInterrupt: Rule = (scene) => {
+  if (!isInterrupt(scene)) return undefined;
+  const { base, limit } = scene.special.idt;
+  const table = `IDT at ${hex(base)}, limit ${hex(limit)}`;
+  const text = scene.instruction?.text ?? 'int';
   return {
-    cause: `${instruction?.text ?? 'int'} wants a handler, and the guest has no interrupt table of its own (IDT at ${hex(base)}, limit ${hex(limit)})`,
+    cause:
+      base === 0n
+        ? `${text} wants a handler, and the guest has no interrupt table of its own (${table})`
+        : `${text} wants a handler, and gets none by the interrupt table of the guest (${table})`,
   };
 };
 
-const notEmulated: Rule = ({ exit, suberror, instruction }) =>
-  exit === 'INTERNAL_ERROR' && suberror === INTERNAL_ERROR_EMULATION
+const notEmulated: Rule = (scene) => {
+  const { exit, suberror, instruction, special } = scene;
+  if (exit !== 'INTERNAL_ERROR') return undefined;
+  if (suberror !== internalErrors.EMULATION.number)
+    return { cause: `KVM cannot go on: ${internalError(suberror)}` };
+  // without a table the interrupt would fail on hardware too, and that is what to learn
+  if (isInterrupt(scene) && special.idt.base === 0n) return undefined;
+  return {
+    cause: `this host's KVM emulates the instruction ${instruction ? `"${instruction.text}" ` : ''}and does not know how; hardware KVM would run it`,
+  };
+};
+
+const modelSpecific: Rule = ({ exit, instruction, registers }) => {
+  if (exit !== 'SHUTDOWN' || !/^(?:rd|wr)msr$/.test(instruction?.mnemonic ?? '')) return undefined;
+  const number = hex(BigInt.asUintN(32, registers.rcx));
+  return {
+    cause:
+      instruction?.mnemonic === 'rdmsr'
+        ? `the guest reads model-specific register ${number} (ECX), and this processor has none`
+        : `the guest writes model-specific register ${number} (ECX): there is none, or it does not take this value`,
+    vector: 13,
+  };
+};
+
+const segmentLoad: Rule = ({ exit, instruction }) =>
+  exit === 'SHUTDOWN' && /^mov\w* .*,%[d-gs]s$/.test(instruction?.text ?? '')
     ? {
-        cause: `this host's KVM emulates the instruction ${instruction ? `"${instruction.text}" ` : ''}and does not know how; hardware KVM would run it`,
+        cause: `"${instruction?.text ?? ''}" wants a segment descriptor, and the guest has no descriptor table with a good one there`,
+        vector: 13,
       }
     : undefined;
 
-const refusedEntry: Rule = ({ exit, entryFailure }) =>
-  exit === 'FAIL_ENTRY'
-    ? { cause: `the processor does not enter the guest with these registers (reason ${hex(entryFailure)})` }
+const vmcall: Rule = ({ exit, instruction }) =>
+  exit === 'SHUTDOWN' && /^vmm?call$/.test(instruction?.mnemonic ?? '')
+    ? {
+        cause: `${instruction?.text ?? 'vmcall'} is no instruction for the KVM of this host: it emulates, and raises #UD. Hardware KVM handles it in the kernel; --vmcall model simulates that`,
+        vector: 6,
+      }
     : undefined;
+
+/** Why a processor refuses: Intel SDM volume 3C, 27.8 (bit 31 set: at entry); AMD APM volume 2, appendix C. */
+const entryFailures: Readonly<Record<string, string>> = {
+  '0x80000021': 'the guest state is not valid',
+  '0x80000022': 'a model-specific register does not load',
+  '0x80000029': 'a machine check',
+  '0xffffffff': 'the guest state is not valid',
+  '0xffffffffffffffff': 'the guest state is not valid',
+};
+
+const refusedEntry: Rule = ({ exit, entryFailure }) => {
+  if (exit !== 'FAIL_ENTRY') return undefined;
+  const reason = hex(entryFailure);
+  const meaning = entryFailures[reason] === undefined ? '' : `: ${entryFailures[reason]}`;
+  return {
+    cause: `the processor does not enter the guest with these registers (reason ${reason}${meaning})`,
+  };
+};
 
 const noHandler: Rule = ({ exit, instruction }) =>
   exit === 'SHUTDOWN'
@@ -125,10 +182,29 @@ const rules: readonly Rule[] = [
   invalidOpcode,
   operandNotReached,
   division,
-  softwareInterrupt,
+  modelSpecific,
+  segmentLoad,
+  vmcall,
   notEmulated,
+  softwareInterrupt,
   noHandler,
 ];
+
+/** What may lie behind all of it: a guest that has written over its own code or tables. */
+function suspicion({ damage, registers, imageEnd, special }: Scene): string {
+  // 16-bit guests begin with an SP of 0, and wrap
+  const isOver = (end: number): boolean => registers.rsp > 0n && registers.rsp <= BigInt(end);
+  if (damage) {
+    const { at, was, is } = damage;
+    const who = isOver(at % windowBytes)
+      ? `the stack has grown down to ${hex(registers.rsp)}, over them`
+      : 'the guest has written there';
+    return `. Its page tables are not those it began with: ${hex(at)} has ${hex(is)}, and had ${hex(was)}; ${who}`;
+  }
+  return special.get('cr0') & 1n && isOver(imageEnd)
+    ? `. The stack has grown down to ${hex(registers.rsp)}, over the guest's code`
+    : '';
+}
 
 const bytesText = (bytes: Uint8Array): string =>
   Buffer.from(bytes)
@@ -148,13 +224,13 @@ export function explain(scene: Scene): Fault {
   const { instruction, bytes } = scene;
   return {
     exit: scene.exit,
-    cause: finding.cause,
-    rip: scene.registers.rip,
+    cause: `${finding.cause}${suspicion(scene)}`,
+    rip: scene.at,
     ...(instruction && {
       instruction: { bytes: bytesText(bytes.subarray(0, instruction.length)), text: instruction.text },
     }),
     ...(vector !== undefined && {
-      exception: { vector, name: exceptionNames[vector] ?? `vector ${vector}` },
+      exception: { vector, name: exceptionName(vector) },
     }),
     ...(finding.walk && { walk: finding.walk }),
   };

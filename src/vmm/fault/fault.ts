@@ -6,8 +6,9 @@ export interface Fault {
   readonly exit: string;
   /** Why it happened, as likely as can be told, in a sentence. */
   readonly cause: string;
+  /** Address of the instruction: RIP, but for a write to where no memory is, which RIP is behind by then. */
   readonly rip: bigint;
-  /** The instruction at RIP, where it could be fetched. */
+  /** The instruction there, where it could be fetched. */
   readonly instruction?: { readonly bytes: string; readonly text: string };
   /** The exception that found no handler, where KVM says it or the instruction leaves no doubt. */
   readonly exception?: { readonly vector: number; readonly name: string };

@@ -1,5 +1,5 @@
 /** Exceptions by vector. Intel SDM volume 3A, table 6-1. */
-export const exceptionNames: Readonly<Record<number, string>> = {
+const names: Readonly<Record<number, string>> = {
   0: '#DE divide error',
   1: '#DB debug',
   2: 'NMI',
@@ -19,3 +19,8 @@ export const exceptionNames: Readonly<Record<number, string>> = {
   18: '#MC machine check',
   19: '#XM SIMD floating-point error',
 };
+
+export const pageFault = 14;
+
+/** `#PF page fault`; one without a name keeps its number. */
+export const exceptionName = (vector: number): string => names[vector] ?? `vector ${vector}`;

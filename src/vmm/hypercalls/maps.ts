@@ -9,6 +9,7 @@
 import { byte, number, print } from './console.ts';
 import { exits, exitsByType } from './counters.ts';
 import * as files from './files.ts';
+import { giveUp } from './give-up.ts';
 import { type Hypercall, int } from './hypercall.ts';
 import { counted, fixed, nothing, packed, type Passing, registers, value } from './passing.ts';
 import { translate, translateShort } from './translation.ts';
@@ -63,6 +64,7 @@ export const portMaps: readonly PortMap[] = [
     doc: 'arguments in registers, the answer by in: one exit for a call (guests/carrel.h)',
     bindings: [
       byteOutput,
+      into(0xe5, giveUp, registers),
       into(0xe6, translate, registers),
       out(0xe7, number),
       out(0xe8, print),

@@ -39,6 +39,10 @@ export const entryBit = {
   present: 1n << 0n,
   writable: 1n << 1n,
   user: 1n << 2n,
+  /** Set by the processor: the entry was used. */
+  accessed: 1n << 5n,
+  /** Set by the processor: the page was written. */
+  dirty: 1n << 6n,
   /** In an entry that could point to a further table: it maps a large page instead. */
   large: 1n << 7n,
   noExecute: 1n << 63n,
