@@ -127,6 +127,18 @@ export class RunPage {
     };
   }
 
+  /** The bytes of the access: what the guest writes; for a read, what it will receive. Low byte first. */
+  get mmioData(): bigint {
+    return this.view.getBigUint64(kvmRun['mmio.data'], true);
+  }
+
+  // KVM_EXIT_DEBUG
+
+  /** Which debug registers stopped the guest, as DR6 has it: bit n is DRn. */
+  get debugStatus(): bigint {
+    return this.view.getBigUint64(kvmRun['debug.arch.dr6'], true);
+  }
+
   // KVM_EXIT_INTERNAL_ERROR and KVM_EXIT_FAIL_ENTRY
 
   get suberror(): number {

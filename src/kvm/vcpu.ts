@@ -1,8 +1,9 @@
 /** One virtual processor: a descriptor for its registers, and the kvm_run that it shares with us. */
 import { errnoName, syscallError, trySyscall, type SyscallArgument } from '#host/syscalls.ts';
-import { GUESTDBG_ENABLE, GUESTDBG_SINGLESTEP } from './abi/flags.ts';
+import { GUESTDBG_ENABLE, GUESTDBG_SINGLESTEP, GUESTDBG_USE_HW_BP } from './abi/flags.ts';
 import { ioctls, type IoctlName } from './abi/ioctls.ts';
 import { kvmGuestDebug, kvmRegs, kvmVcpuEvents } from './abi/structs.ts';
+import { type DebugRegister, debugControl } from './debug.ts';
 import { readRegisters, type Registers, SpecialRegisters, writeRegisters } from './registers.ts';
 import { RunPage } from './runpage.ts';
 
@@ -23,6 +24,11 @@ export function kvmCall(fd: number, name: IoctlName, argument: SyscallArgument =
 export interface PendingException {
   readonly vector: number;
   readonly errorCode: number | undefined;
+}
+
+export interface DebugOptions {
+  readonly singleStep?: boolean;
+  readonly breakpoints?: readonly DebugRegister[];
 }
 
 export class Vcpu {
@@ -80,10 +86,20 @@ export class Vcpu {
     kvmCall(this.handle.fd, 'SET_SREGS', special.view);
   }
 
-  /** One instruction for each run from now on, or as many as the guest likes. */
-  setSingleStep(on: boolean): void {
+  /**
+   * What stops the guest besides exits: each instruction, the processor's own breakpoints (at most four), or both.
+   * Nothing: it runs freely.
+   */
+  setDebug({ singleStep = false, breakpoints = [] }: DebugOptions): void {
     const view = new DataView(new ArrayBuffer(kvmGuestDebug.bytes));
-    view.setUint32(kvmGuestDebug.fields.control, on ? GUESTDBG_ENABLE | GUESTDBG_SINGLESTEP : 0, true);
+    const { fields } = kvmGuestDebug;
+    const register = (index: number): number => fields['arch.debugreg'] + index * 8;
+    const control =
+      (singleStep ? GUESTDBG_SINGLESTEP : 0) | (breakpoints.length > 0 ? GUESTDBG_USE_HW_BP : 0);
+    view.setUint32(fields.control, control === 0 ? 0 : control | GUESTDBG_ENABLE, true);
+    for (const [index, { address }] of breakpoints.entries())
+      view.setBigUint64(register(index), address, true);
+    view.setBigUint64(register(7), debugControl(breakpoints), true);
     kvmCall(this.handle.fd, 'SET_GUEST_DEBUG', view);
   }
 

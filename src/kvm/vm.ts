@@ -1,8 +1,10 @@
 /** One virtual machine: memory slots and processors. */
 import { CarrelError } from '#base/errors.ts';
 import { type Fd, ownFd } from '#host/fds.ts';
-import { kvmMemoryRegion } from './abi/structs.ts';
-import type { GuestMemory } from './memory.ts';
+import { addressOf } from '#host/syscalls.ts';
+import { MEM_LOG_DIRTY_PAGES } from './abi/flags.ts';
+import { kvmDirtyLog, kvmMemoryRegion } from './abi/structs.ts';
+import { type GuestMemory, pageBytes } from './memory.ts';
 import { RunPage } from './runpage.ts';
 import { kvmCall, Vcpu } from './vcpu.ts';
 
@@ -30,16 +32,33 @@ export class Vm {
     return this.#runBytes;
   }
 
-  /** Gives the guest memory at a physical address. */
-  addMemory(memory: GuestMemory, guestAddress = 0n): void {
+  /** Gives the guest memory at a physical address. With `logDirty`, `takeDirtyPages` tells what the guest writes. */
+  addMemory(memory: GuestMemory, guestAddress = 0n, { logDirty = false } = {}): void {
     const region = new DataView(new ArrayBuffer(kvmMemoryRegion.bytes));
     const { fields } = kvmMemoryRegion;
     region.setUint32(fields.slot, this.#slots.length, true);
+    region.setUint32(fields.flags, logDirty ? MEM_LOG_DIRTY_PAGES : 0, true);
     region.setBigUint64(fields.guest_phys_addr, guestAddress, true);
     region.setBigUint64(fields.memory_size, BigInt(memory.length), true);
     region.setBigUint64(fields.userspace_addr, memory.hostAddress, true);
     kvmCall(this.#fd.fd, 'SET_USER_MEMORY_REGION', region);
     this.#slots.push(memory);
+  }
+
+  /**
+   * Pages of this memory that the guest wrote since the last call, lowest first, counted from the memory's begin;
+   * what the host writes is not among them. The processor's own writes are: the accessed bits of page tables.
+   */
+  takeDirtyPages(memory: GuestMemory): number[] {
+    const pages = memory.length / pageBytes;
+    // the kernel counts in words of 64 bits
+    const bitmap = new Uint8Array(Math.ceil(pages / 64) * 8);
+    const log = new DataView(new ArrayBuffer(kvmDirtyLog.bytes));
+    log.setUint32(kvmDirtyLog.fields.slot, this.#slots.indexOf(memory), true);
+    log.setBigUint64(kvmDirtyLog.fields.dirty_bitmap, addressOf(bitmap), true);
+    kvmCall(this.#fd.fd, 'GET_DIRTY_LOG', log);
+    const isSet = (page: number): boolean => ((bitmap[page >> 3] ?? 0) & (1 << (page & 7))) !== 0;
+    return Array.from({ length: pages }, (_, page) => page).filter(isSet);
   }
 
   /**

@@ -1,5 +1,6 @@
 /** How a vCPU's run can end. Each end has a sentence; only `halted` is what a guest means to do. */
 import { formatDuration, formatSize } from '#base/units.ts';
+import { describeHit, type Hit } from './debug/breakpoint.ts';
 import type { Fault } from './fault/fault.ts';
 import { exceptionName, pageFault } from './fault/vectors.ts';
 
@@ -35,6 +36,8 @@ export type End =
   | { readonly kind: 'output limit'; readonly bytes: number }
   /** As many single steps as were asked for. */
   | { readonly kind: 'steps done'; readonly count: number }
+  /** One or more breakpoints were met at the same instruction; the first says by which means. */
+  | { readonly kind: 'breakpoint'; readonly hits: readonly Hit[] }
   /** Somebody stopped it from outside. */
   | { readonly kind: 'stopped' }
   | { readonly kind: 'fault'; readonly fault: Fault };
@@ -60,6 +63,8 @@ export function describeEnd(end: End): string {
       return `output limit: ${formatSize(end.bytes)}`;
     case 'steps done':
       return `stopped after ${end.count} steps`;
+    case 'breakpoint':
+      return `breakpoint: ${end.hits.map(describeHit).join('; ')}${end.hits[0]?.method === 'single step' ? ' (found by single steps)' : ''}`;
     case 'stopped':
       return 'stopped from outside';
     case 'fault':

@@ -11,7 +11,7 @@ import { compileGuest, kit } from './image/compile.ts';
 import { createMachine, type VcpuResult } from './machine.ts';
 import { modes } from './modes/table.ts';
 import { code, compile, run } from './testing.ts';
-import { runInThread } from './vcpu-worker.ts';
+import { VcpuThread } from './vcpu-worker.ts';
 
 const hlt = 0xf4;
 const spin = [0xeb, 0xfe];
@@ -188,15 +188,13 @@ suite('guests on the real KVM', { skip: withoutKvm }, () => {
       ports: 'carrel',
       share: undefined,
       outputLimit: 1,
-      trace: false,
-      steps: undefined,
+      trace: 0,
+      live: false,
     } as const;
     const { page } = first.vcpu;
     const { signal } = new AbortController();
-    await assert.rejects(
-      runInThread({ order, page, limitMs: 1000, onLine: () => undefined, signal }),
-      /KVM_RUN: EBADF/,
-    );
+    await using thread = new VcpuThread({ order, page, onLine: () => undefined });
+    await assert.rejects(thread.go({ limitMs: 1000, signal }), /KVM_RUN: EBADF/);
     assert.equal((await run(code(hlt))).end.kind, 'halted');
   });
 

@@ -18,7 +18,11 @@ import { placeImage, placeTables } from './image/place.ts';
 import { type Layout, windowBytes } from './layout.ts';
 import type { Mode, ModeName } from './modes/mode.ts';
 import { modes } from './modes/table.ts';
-import { type Ended, runInThread } from './vcpu-worker.ts';
+import { usualTrace } from './trace.ts';
+import type { Goal } from './debug/choose.ts';
+import { type DirtyMethod, dirtyMethod, DirtyTracker } from './inspect/dirty.ts';
+import type { VcpuOrder } from './vcpu-run.ts';
+import { type Ended, type ThreadOptions, VcpuThread } from './vcpu-worker.ts';
 
 /** Threads of one process; more would only wait for each other. */
 export const mostVcpus = 64;
@@ -28,21 +32,25 @@ export interface MachineOptions {
   readonly image: GuestImage;
   /** 1 unless given. More than one only in long mode: see modes/require.ts. */
   readonly vcpus?: number;
+  /** Know which pages the guests write: see `Machine.dirty`. */
+  readonly watchDirty?: DirtyMethod | 'as this host can' | undefined;
 }
 
-export interface RunOptions {
-  /** For each vCPU, from its first instruction on. */
-  readonly limitMs?: number;
+/** What holds for a vCPU from its first instruction to its end. */
+export interface GuestOptions {
   /** Name of a port map. */
   readonly ports?: string;
   /** Directory whose files the guest may open. */
   readonly share?: string;
   /** Bytes each vCPU may print. */
   readonly outputLimit?: number;
-  /** Write down each exit. */
-  readonly trace?: boolean;
-  /** Run so many single steps instead of to the end. */
-  readonly steps?: number;
+  /** Write down each exit; a number: how many of the last ones are kept. */
+  readonly trace?: boolean | number;
+}
+
+export interface RunOptions extends GuestOptions, Goal {
+  /** For each vCPU, from its first instruction on. */
+  readonly limitMs?: number;
   readonly onLine?: (vcpu: number, line: string) => void;
   readonly signal?: AbortSignal;
 }
@@ -64,21 +72,25 @@ export class Machine {
   readonly memory: GuestMemory;
   readonly vcpus: readonly MachineVcpu[];
   readonly runBytes: number;
+  /** Which pages were written; undefined unless it was asked for. */
+  readonly dirty: DirtyTracker | undefined;
   readonly #vm: Vm;
   #running = 0;
 
   /** Made by `createMachine`. */
-  constructor(vm: Vm, { mode, image, vcpus = 1 }: MachineOptions) {
+  constructor(vm: Vm, { mode, image, vcpus = 1, watchDirty }: MachineOptions) {
     this.#vm = vm;
     this.mode = modes[mode];
     this.image = image;
     this.runBytes = vm.runBytes;
     const tables = placeTables(image, this.mode);
     this.memory = GuestMemory.allocate(vcpus * windowBytes);
-    vm.addMemory(this.memory);
+    const dirtyBy = watchDirty && dirtyMethod(watchDirty);
+    vm.addMemory(this.memory, 0n, { logDirty: dirtyBy === 'dirty log' });
     this.vcpus = Array.from({ length: vcpus }, (_, index) =>
       this.#prepare({ memory: this.memory, base: index * windowBytes, tables }),
     );
+    this.dirty = dirtyBy && new DirtyTracker(vm, this.memory, dirtyBy);
   }
 
   /** A vCPU about to execute the first instruction of the image. */
@@ -97,59 +109,68 @@ export class Machine {
     return { vcpu, layout };
   }
 
-  /** Runs all vCPUs, each in its own thread, until every one has ended. */
-  async run(options: RunOptions = {}): Promise<readonly VcpuResult[]> {
-    const { ports = 'carrel' } = options;
+  /** A thread for one vCPU, which goes as far as it is told. The machine is not closed before the thread is. */
+  open(
+    index: number,
+    { ports = 'carrel', share, outputLimit = 2 ** 20, trace = false }: GuestOptions,
+    { onLine, onExits }: Pick<ThreadOptions, 'onLine' | 'onExits'>,
+  ): VcpuThread {
     if (!findPortMap(ports))
       throw new CarrelError('not_found', `there is no port map ${ports}`, {
         hint: `there are: ${portMaps.map(({ name }) => name).join(', ')}`,
       });
-    const abort = new AbortController();
-    const signal = options.signal ? AbortSignal.any([abort.signal, options.signal]) : abort.signal;
+    const chosen = this.vcpus[index];
+    if (!chosen) throw new CarrelError('not_found', `there is no vCPU ${index}`);
+    const { vcpu, layout } = chosen;
+    const order: VcpuOrder = {
+      vcpu: vcpu.handle,
+      memory: this.memory.handle,
+      base: layout.base,
+      tables: layout.tables,
+      imageEnd: this.image.end,
+      mode: this.mode.name,
+      ports,
+      share,
+      outputLimit,
+      trace: trace === true ? usualTrace : Number(trace),
+      live: onExits !== undefined,
+    };
     this.#running += 1;
-    try {
-      const runs = this.vcpus.map((vcpu, index) => this.#runVcpu(vcpu, index, { ...options, ports, signal }));
-      // one that broke (never a guest's fault) must not leave the others running
-      for (const run of runs) run.catch(() => abort.abort());
-      const settled = await Promise.allSettled(runs);
-      return settled.map((result) => {
-        if (result.status === 'rejected') throw result.reason;
-        return result.value;
-      });
-    } finally {
-      this.#running -= 1;
-    }
+    return new VcpuThread({
+      order,
+      page: vcpu.page,
+      onLine,
+      ...(onExits && { onExits }),
+      onClose: () => {
+        this.#running -= 1;
+      },
+    });
   }
 
-  async #runVcpu(
-    { vcpu, layout }: MachineVcpu,
-    index: number,
-    options: RunOptions & { readonly ports: string; readonly signal: AbortSignal },
-  ): Promise<VcpuResult> {
-    const { limitMs = 5000, outputLimit = 2 ** 20, trace = false, steps, onLine } = options;
+  /** Runs all vCPUs, each in its own thread, until every one has ended. */
+  async run(options: RunOptions = {}): Promise<readonly VcpuResult[]> {
+    const abort = new AbortController();
+    const signal = options.signal ? AbortSignal.any([abort.signal, options.signal]) : abort.signal;
+    const runs = this.vcpus.map((_, index) => this.#runVcpu(index, { ...options, signal }));
+    // one that broke (never a guest's fault) must not leave the others running
+    for (const run of runs) run.catch(() => abort.abort());
+    const settled = await Promise.allSettled(runs);
+    return settled.map((result) => {
+      if (result.status === 'rejected') throw result.reason;
+      return result.value;
+    });
+  }
+
+  async #runVcpu(index: number, options: RunOptions & { readonly signal: AbortSignal }): Promise<VcpuResult> {
+    const { limitMs = 5000, steps, breakpoints = [], onLine, signal } = options;
     const lines: string[] = [];
-    const ended = await runInThread({
-      order: {
-        vcpu: vcpu.handle,
-        memory: this.memory.handle,
-        base: layout.base,
-        tables: layout.tables,
-        imageEnd: this.image.end,
-        mode: this.mode.name,
-        ports: options.ports,
-        share: options.share,
-        outputLimit,
-        trace,
-        steps,
-      },
-      page: vcpu.page,
-      limitMs,
+    await using thread = this.open(index, options, {
       onLine(line) {
         lines.push(line);
         onLine?.(index, line);
       },
-      signal: options.signal,
     });
+    const ended = await thread.go({ goal: { steps, breakpoints }, limitMs, signal });
     return { vcpu: index, output: lines.join(''), ...ended };
   }
 

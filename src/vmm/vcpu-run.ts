@@ -1,4 +1,4 @@
-/** One vCPU from its first instruction to its end, on its own thread. */
+/** One vCPU on its own thread: from its first instruction to its end, or to where a debugger wants it. */
 import { exitReasons } from '#kvm/abi/exits.ts';
 import { SYNC_X86_REGS } from '#kvm/abi/flags.ts';
 import { GuestMemory, type GuestMemoryHandle } from '#kvm/memory.ts';
@@ -8,22 +8,23 @@ import { runVcpu } from '#kvm/runloop.ts';
 import type { RunPage } from '#kvm/runpage.ts';
 import { Vcpu, type VcpuHandle } from '#kvm/vcpu.ts';
 import { ExitCounters, type ExitCounts } from './counters.ts';
+import type { Goal } from './debug/choose.ts';
+import type { Control } from './debug/control.ts';
+import type { Step } from './debug/steps.ts';
 import type { End } from './end.ts';
 import type { Guest } from './guest.ts';
-import { findPortMap } from './hypercalls/maps.ts';
+import { findPortMap, type PortBinding } from './hypercalls/maps.ts';
 import type { ModeName } from './modes/mode.ts';
 import { modes } from './modes/table.ts';
 import { GuestOutput } from './output.ts';
 import { servePort } from './ports.ts';
 import { Share } from './share.ts';
-import type { Step, Stepper } from './steps.ts';
-import { ExitTrace, type TracedExit } from './trace.ts';
+import { ExitTrace, type TracedExits } from './trace.ts';
 
 /** All that a vCPU's thread is told. Plain data and shared buffers: it goes to the thread as a message. */
 export interface VcpuOrder {
   readonly vcpu: VcpuHandle;
   readonly memory: GuestMemoryHandle;
-  readonly kick: SharedArrayBuffer;
   readonly base: number;
   readonly tables: number;
   readonly imageEnd: number;
@@ -31,9 +32,10 @@ export interface VcpuOrder {
   readonly ports: string;
   readonly share: string | undefined;
   readonly outputLimit: number;
-  readonly trace: boolean;
-  /** So many single steps, or none. */
-  readonly steps: number | undefined;
+  /** So many exits are kept, the last ones; 0 for none. */
+  readonly trace: number;
+  /** Say what is traced while the guest runs. */
+  readonly live: boolean;
 }
 
 export interface VcpuReport {
@@ -41,11 +43,24 @@ export interface VcpuReport {
   readonly end: End | 'kicked';
   readonly exits: ExitCounts;
   readonly registers: Registers;
-  /** From the first instruction to the last exit. */
+  /** From the first instruction of this stretch to its last exit. */
   readonly ms: number;
-  readonly trace: { readonly dropped: number; readonly exits: readonly TracedExit[] } | undefined;
+  /** What was not told before. */
+  readonly trace: TracedExits | undefined;
   readonly steps: readonly Step[] | undefined;
 }
+
+/** What a vCPU says while it runs. */
+export interface Listener {
+  /** What it prints, line by line. */
+  readonly line: (text: string) => void;
+  /** With `live`: exits since the last call, the newest at least. */
+  readonly exits: (batch: TracedExits) => void;
+}
+
+/** Live exits come in batches, so that a guest that leaves often does not drown whoever listens. */
+const batchMs = 50;
+const batchExits = 256;
 
 /** Faults are rare, and a disassembler is large: loaded when there is something to explain. */
 async function explainHere({ vcpu, mode, layout, imageEnd }: Guest): Promise<End> {
@@ -56,9 +71,11 @@ async function explainHere({ vcpu, mode, layout, imageEnd }: Guest): Promise<End
   return { kind: 'fault', fault: explain(observe(vcpu, modes[mode], layout, imageEnd)) };
 }
 
-async function makeStepper({ vcpu, mode, layout }: Guest, limit: number): Promise<Stepper> {
-  const { Stepper } = await import('./steps.ts');
-  return new Stepper(vcpu, { mode: modes[mode], layout, limit });
+async function makeControl(guest: Guest, goal: Goal): Promise<Control | undefined> {
+  const { steps, breakpoints = [] } = goal;
+  if (steps === undefined && breakpoints.length === 0) return undefined;
+  const { controlFor } = await import('./debug/choose.ts');
+  return controlFor(guest, goal);
 }
 
 /** What hypercalls see of this vCPU. */
@@ -76,48 +93,94 @@ function guestOf(order: VcpuOrder, onLine: (line: string) => void): Guest {
   };
 }
 
-/** Runs it. `onLine` gets what it prints, line by line. */
-export async function runOrder(order: VcpuOrder, onLine: (line: string) => void): Promise<VcpuReport> {
-  const guest = guestOf(order, onLine);
-  const { vcpu, counters } = guest;
-  const calls = findPortMap(order.ports) ?? new Map();
-  const trace = order.trace ? new ExitTrace() : undefined;
-  const stepper = order.steps === undefined ? undefined : await makeStepper(guest, order.steps);
-  vcpu.page.syncedRegisters = SYNC_X86_REGS;
+/** Serves what is no step of ours. 'fault': nobody can, and it wants an explanation. */
+function serveExit(
+  guest: Guest,
+  calls: ReadonlyMap<number, PortBinding>,
+  page: RunPage,
+): End | 'fault' | undefined {
+  const reason = page.exitReason;
+  if (reason === exitReasons.IO.number) return servePort(guest, calls, page);
+  return reason === exitReasons.HLT.number ? { kind: 'halted' } : 'fault';
+}
 
-  let end: End | 'fault' | undefined;
-  const serve = (page: RunPage): boolean => {
-    const reason = page.exitReason;
-    const isStep = reason === exitReasons.DEBUG.number && stepper !== undefined;
-    // single steps are our doing: a guest that counts its exits must not see them
-    if (!isStep) counters.count(page);
-    if (reason === exitReasons.IO.number) end = servePort(guest, calls, page);
-    else if (reason === exitReasons.HLT.number) end = { kind: 'halted' };
-    else if (!isStep) end = 'fault';
-    trace?.record(page);
-    if (end !== undefined) return false;
-    if (!stepper || stepper.after(page)) return true;
-    end = { kind: 'steps done', count: stepper.steps.length };
-    return false;
-  };
+export class VcpuRun {
+  readonly #guest: Guest;
+  readonly #calls: ReadonlyMap<number, PortBinding>;
+  readonly #trace: ExitTrace | undefined;
+  readonly #live: boolean;
+  readonly #listener: Listener;
+  /** Number of the last exit that was told. */
+  #told = 0;
+  #toldAt = 0;
 
-  const began = performance.now();
-  try {
-    const how = runVcpu(vcpu, new Kick(order.kick), serve);
-    const ms = performance.now() - began;
-    if (end !== undefined && end !== 'fault' && end.kind === 'halted') stepper?.record();
-    return {
-      end:
-        how === 'kicked' || end === undefined ? 'kicked' : end === 'fault' ? await explainHere(guest) : end,
-      exits: counters.snapshot(),
-      registers: vcpu.registers(),
-      ms,
-      trace: trace?.entries(),
-      steps: stepper?.steps,
+  constructor(order: VcpuOrder, listener: Listener) {
+    this.#guest = guestOf(order, listener.line);
+    this.#calls = findPortMap(order.ports) ?? new Map();
+    this.#trace = order.trace > 0 ? new ExitTrace(order.trace) : undefined;
+    this.#live = order.live;
+    this.#listener = listener;
+    this.#guest.vcpu.page.syncedRegisters = SYNC_X86_REGS;
+  }
+
+  #tell(most?: number): TracedExits | undefined {
+    const batch = this.#trace?.entries({ after: this.#told, ...(most !== undefined && { most }) });
+    this.#told = this.#trace?.count ?? 0;
+    return batch;
+  }
+
+  #record(page: RunPage): void {
+    const now = this.#trace?.record(page);
+    if (!this.#live || now === undefined || now - this.#toldAt < batchMs) return;
+    this.#toldAt = now;
+    const batch = this.#tell(batchExits);
+    if (batch) this.#listener.exits(batch);
+  }
+
+  /** Runs it until the goal is met, or it ends, or somebody kicks. */
+  async go(kick: SharedArrayBuffer, goal: Goal): Promise<VcpuReport> {
+    const guest = this.#guest;
+    const { vcpu, counters } = guest;
+    const control = await makeControl(guest, goal);
+
+    let end: End | 'fault' | undefined;
+    const serve = (page: RunPage): boolean => {
+      // steps and breakpoints are our doing: a guest that counts its exits must not see them
+      const isOurs = control !== undefined && page.exitReason === exitReasons.DEBUG.number;
+      if (!isOurs) {
+        counters.count(page);
+        end = serveExit(guest, this.#calls, page);
+        this.#record(page);
+      }
+      end ??= control?.after(page);
+      return end === undefined;
     };
-  } finally {
-    stepper?.disarm();
-    guest.output.flush();
-    guest.share.closeAll();
+
+    this.#trace?.begin();
+    const began = performance.now();
+    try {
+      const how = runVcpu(vcpu, new Kick(kick), serve);
+      const ms = performance.now() - began;
+      // who looks now, or goes on, finds the last instruction done
+      if (how === 'kicked') vcpu.complete();
+      if (end !== undefined && end !== 'fault' && end.kind === 'halted') control?.halted();
+      return {
+        end:
+          how === 'kicked' || end === undefined ? 'kicked' : end === 'fault' ? await explainHere(guest) : end,
+        exits: counters.snapshot(),
+        registers: vcpu.registers(),
+        ms,
+        trace: this.#tell(),
+        steps: control?.steps,
+      };
+    } finally {
+      control?.release();
+      guest.output.flush();
+    }
+  }
+
+  /** Its files are closed; it cannot go on. */
+  close(): void {
+    this.#guest.share.closeAll();
   }
 }

@@ -37,7 +37,7 @@ suite('the vmm commands', { skip: withoutKvm }, () => {
     assert.equal(status, 0);
     for (const vcpu of [0, 1]) {
       assert.match(stdout, new RegExp(`^\\[vcpu ${vcpu}\\] Hello, world!$`, 'm'));
-      assert.match(stdout, new RegExp(`^${vcpu} +1 .*IO +0xe9 +out +1 +0x48$`, 'm'));
+      assert.match(stdout, new RegExp(`^${vcpu} +1 .*IO +0xe9 +out +1 +0x48 H$`, 'm'));
       assert.match(stderr, new RegExp(`^vcpu ${vcpu}: halted; 15 exits \\(14 IO, 1 HLT\\)`, 'm'));
     }
     assert.match(stdout, /^00000400 {2}2a 00 00 00 /m);
@@ -99,7 +99,7 @@ suite('the vmm commands', { skip: withoutKvm }, () => {
       [['run', 'guests/examples/hello.c', '--mode=real', '--vcpus=2'], 2, /several vCPUs need long mode/],
       [['run', 'guests/examples/hello.c', '--vcpus=0'], 2, /1 to 64 vCPUs/],
       [['run', 'guests/examples/hello.c', '--dump=0x1fffff:2'], 2, /outside of guest memory/],
-      [['walk', 'here'], 2, /here is no address/],
+      [['walk', 'here'], 2, /here is neither an address nor a symbol/],
       [['walk', '0', '--vcpu=1'], 2, /--vcpu wants a whole number up to 0/],
     ];
     for (const [args, status, said] of cases) {

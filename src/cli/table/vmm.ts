@@ -28,7 +28,7 @@ export const vmmCommands: readonly CommandSpec[] = [
   {
     path: 'vmm run',
     doc: 'run a guest on /dev/kvm',
-    more: 'What the guest prints goes to standard output, how it ended to standard error. Guests in C are compiled with the kit in guests/: its carrel.h has print, exits, open, read, write and close. Exit code 1 if a vCPU did not halt.',
+    more: 'What the guest prints goes to standard output, how it ended to standard error. Guests in C are compiled with the kit in guests/: its carrel.h has print, exits, open, read, write and close. Exit code 1 if a vCPU neither halted nor met a breakpoint. A breakpoint is found by the processor’s debug registers, or, where this host’s KVM does not have them (vmm probe tells), by single steps, which take thousands of times longer: raise --limit then.',
     arguments: [guest],
     options: [
       mode,
@@ -37,6 +37,14 @@ export const vmmCommands: readonly CommandSpec[] = [
       limit,
       ports,
       { flags: '--trace', doc: 'every exit, with time, port and data' },
+      { flags: '--break <place>', doc: 'stop before the instruction at an address or symbol', many: true },
+      {
+        flags: '--watch <place>',
+        doc: 'stop after a write there: 0x400, 0x400:8 bytes, a variable',
+        many: true,
+      },
+      { flags: '--watch-access <place>', doc: 'the same after a write or a read', many: true },
+      { flags: '--dirty', doc: 'which pages were written' },
       { flags: '--registers', doc: 'all registers at the end' },
       { flags: '--dump <address:bytes>', doc: 'guest-physical memory after the run', many: true },
     ],
@@ -46,6 +54,9 @@ export const vmmCommands: readonly CommandSpec[] = [
       { line: 'carrel vmm run guests/examples/files.c --share /tmp/share', doc: 'with files' },
       { line: 'carrel vmm run guests/faults/beyond.c', doc: 'what a fault looks like' },
       { line: 'carrel vmm run guests/examples/survive.c', doc: 'faults that the guest handles itself' },
+      { line: 'carrel vmm run guests/examples/hello.c --break main --registers', doc: 'as far as main' },
+      { line: 'carrel vmm run guests/examples/hello.c --watch 0x400', doc: 'who writes the 42?' },
+      { line: 'carrel vmm run guests/examples/hello.c --dirty', doc: 'pages written, as a map' },
       { line: 'carrel vmm run guests/examples/hello.c --trace --dump 0x400:4', doc: 'exits one by one' },
     ],
     load: async () => (await import('../commands/vmm/run.ts')).vmmRun,

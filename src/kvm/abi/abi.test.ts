@@ -7,7 +7,14 @@ import { test } from 'node:test';
 import { launchOk } from '#host/launch.ts';
 import { capabilities } from './capabilities.ts';
 import { EXIT_IO_OUT, exitReason, exitReasons, internalErrors } from './exits.ts';
-import { API_VERSION, GUESTDBG_ENABLE, GUESTDBG_SINGLESTEP, SYNC_X86_REGS } from './flags.ts';
+import {
+  API_VERSION,
+  GUESTDBG_ENABLE,
+  GUESTDBG_SINGLESTEP,
+  GUESTDBG_USE_HW_BP,
+  MEM_LOG_DIRTY_PAGES,
+  SYNC_X86_REGS,
+} from './flags.ts';
 import { ioctls } from './ioctls.ts';
 import * as structs from './structs.ts';
 
@@ -27,6 +34,7 @@ const layouts = {
   kvm_vcpu_events: structs.kvmVcpuEvents,
   kvm_guest_debug: structs.kvmGuestDebug,
   kvm_cpuid2: structs.kvmCpuid2,
+  kvm_dirty_log: structs.kvmDirtyLog,
 };
 for (const [name, { bytes, fields }] of Object.entries(layouts)) {
   numbers.set(`sizeof(struct ${name})`, bytes);
@@ -41,6 +49,8 @@ numbers.set('KVM_API_VERSION', API_VERSION);
 numbers.set('KVM_SYNC_X86_REGS', SYNC_X86_REGS);
 numbers.set('KVM_GUESTDBG_ENABLE', GUESTDBG_ENABLE);
 numbers.set('KVM_GUESTDBG_SINGLESTEP', GUESTDBG_SINGLESTEP);
+numbers.set('KVM_GUESTDBG_USE_HW_BP', GUESTDBG_USE_HW_BP);
+numbers.set('KVM_MEM_LOG_DIRTY_PAGES', MEM_LOG_DIRTY_PAGES);
 
 test(
   'every number of the ABI is the one that the C compiler finds in linux/kvm.h',

@@ -9,3 +9,8 @@ export const SYNC_X86_REGS = 1;
 /** Bits of kvm_guest_debug.control. */
 export const GUESTDBG_ENABLE = 1;
 export const GUESTDBG_SINGLESTEP = 2;
+/** The processor's own breakpoints, DR0 to DR3 (asm/kvm.h). */
+export const GUESTDBG_USE_HW_BP = 0x2_0000;
+
+/** Flag of a memory slot: pages that the guest writes are noted. */
+export const MEM_LOG_DIRTY_PAGES = 1;

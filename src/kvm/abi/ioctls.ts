@@ -2,7 +2,15 @@
  * The ioctls of KVM. Numbers: include/uapi/linux/kvm.h; how a number is made of direction, size and number:
  * include/uapi/asm-generic/ioctl.h; what each does: Documentation/virt/kvm/api.rst, under the same name.
  */
-import { kvmCpuid2, kvmGuestDebug, kvmMemoryRegion, kvmRegs, kvmSregs, kvmVcpuEvents } from './structs.ts';
+import {
+  kvmCpuid2,
+  kvmDirtyLog,
+  kvmGuestDebug,
+  kvmMemoryRegion,
+  kvmRegs,
+  kvmSregs,
+  kvmVcpuEvents,
+} from './structs.ts';
 
 const KVMIO = 0xae;
 
@@ -22,6 +30,7 @@ export const ioctls = {
   GET_SUPPORTED_CPUID: ioctl(0x05, 'both', kvmCpuid2.bytes),
   // on a VM
   CREATE_VCPU: ioctl(0x41),
+  GET_DIRTY_LOG: ioctl(0x42, 'write', kvmDirtyLog.bytes),
   SET_USER_MEMORY_REGION: ioctl(0x46, 'write', kvmMemoryRegion.bytes),
   SET_TSS_ADDR: ioctl(0x47),
   // on a vCPU

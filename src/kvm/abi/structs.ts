@@ -19,6 +19,8 @@ export const kvmRun = {
   'mmio.data': 40,
   'mmio.len': 48,
   'mmio.is_write': 52,
+  'debug.arch.pc': 40,
+  'debug.arch.dr6': 48,
   'internal.suberror': 32,
   'emulation_failure.insn_size': 48,
   'emulation_failure.insn_bytes': 49,
@@ -90,7 +92,10 @@ export const kvmVcpuEvents = {
 } as const;
 
 /** struct kvm_guest_debug */
-export const kvmGuestDebug = { bytes: 72, fields: { control: 0 } } as const;
+export const kvmGuestDebug = { bytes: 72, fields: { control: 0, 'arch.debugreg': 8 } } as const;
+
+/** struct kvm_dirty_log: a slot, and the address of a bitmap with a bit for each of its pages. */
+export const kvmDirtyLog = { bytes: 16, fields: { slot: 0, dirty_bitmap: 8 } } as const;
 
 /** struct kvm_cpuid2 is a header of `bytes`, followed by `nent` of struct kvm_cpuid_entry2. */
 export const kvmCpuid2 = { bytes: 8, fields: { nent: 0 } } as const;

@@ -6,6 +6,7 @@ import {
   Formatter,
   FormatterSyntax,
   InstructionInfoFactory,
+  MemorySizeExt,
   Mnemonic,
   OpAccess,
   Register,
@@ -22,6 +23,8 @@ export interface MemoryOperand {
   readonly offset: bigint;
   readonly segment: SegmentName;
   readonly isWrite: boolean;
+  /** At least one: of `lea` and the like nothing is known. */
+  readonly bytes: number;
 }
 
 export interface Disassembled {
@@ -95,6 +98,7 @@ function operandOf(memory: UsedMemory, bits: number, registers: Registers): Memo
     offset: BigInt.asUintN(bits === 64 ? 64 : 32, offset),
     segment: segmentOf.get(memory.segment) ?? 'ds',
     isWrite: writes.has(memory.access),
+    bytes: Math.max(1, MemorySizeExt.size(memory.memorySize)),
   };
 }
 

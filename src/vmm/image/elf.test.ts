@@ -34,6 +34,7 @@ test('a program is its segments, its entry and its end', () => {
     parts: [{ at: 0x100, bytes: Uint8Array.of(0x90, 0xf4), length: 10 }],
     entry: 0x101,
     end: 0x10a,
+    symbols: [],
   });
 });
 

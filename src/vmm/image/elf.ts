@@ -5,6 +5,7 @@
 import { CarrelError } from '#base/errors.ts';
 import { windowBytes } from '../layout.ts';
 import type { GuestImage, ImagePart } from './image.ts';
+import { readSymbols } from './symbols.ts';
 
 const magic = [0x7f, 0x45, 0x4c, 0x46];
 const PT_LOAD = 1;
@@ -111,5 +112,5 @@ export function readElf(bytes: Uint8Array): GuestImage {
   const end = Math.max(0, ...parts.map((part) => part.at + part.length));
   const entry = word(view, field.entry);
   if (entry >= end) throw wrong(`begins at 0x${entry.toString(16)}, where it has nothing`);
-  return { parts, entry, end };
+  return { parts, entry, end, symbols: readSymbols(bytes) };
 }

@@ -1,4 +1,5 @@
 /** A guest's program as it lies in memory before the first instruction. */
+import type { GuestSymbol } from './symbols.ts';
 
 export interface ImagePart {
   /** Offset in the window. */
@@ -13,9 +14,11 @@ export interface GuestImage {
   readonly entry: number;
   /** The first offset behind all parts. */
   readonly end: number;
+  /** Names of addresses, lowest first; none for plain machine code. */
+  readonly symbols: readonly GuestSymbol[];
 }
 
 /** Machine code without a header: at 0, as it is. */
 export function flatImage(bytes: Uint8Array): GuestImage {
-  return { parts: [{ at: 0, bytes, length: bytes.length }], entry: 0, end: bytes.length };
+  return { parts: [{ at: 0, bytes, length: bytes.length }], entry: 0, end: bytes.length, symbols: [] };
 }

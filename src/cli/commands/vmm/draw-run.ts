@@ -3,7 +3,6 @@ import { formatDuration } from '#base/units.ts';
 import { describeEnd } from '#vmm/end.ts';
 import type { Fault } from '#vmm/fault/fault.ts';
 import type { VcpuResult } from '#vmm/machine.ts';
-import { renderTable } from '../../ui/table.ts';
 import { drawWalk } from './draw-walk.ts';
 import { hex } from './text.ts';
 
@@ -32,20 +31,4 @@ export function drawFault({ rip, instruction, exception, walk }: Fault, cr3: big
     ...(walk ? [drawWalk(walk, cr3).replaceAll(/^/gm, '  ')] : []),
   ];
   return lines.join('\n');
-}
-
-export function drawTrace({ vcpu, trace }: VcpuResult): string {
-  const exits = trace?.exits ?? [];
-  const before = trace && trace.dropped > 0 ? `vcpu ${vcpu}: ${trace.dropped} exits came before\n` : '';
-  const table = renderTable(exits, [
-    { head: 'VCPU', cell: () => vcpu },
-    { head: 'EXIT', cell: ({ number }) => number, align: 'right' },
-    { head: 'TIME', cell: ({ us }) => formatDuration(us / 1000), align: 'right' },
-    { head: 'REASON', cell: ({ reason }) => reason },
-    { head: 'PORT', cell: ({ port }) => (port === undefined ? '' : hex(port)) },
-    { head: 'WAY', cell: ({ direction }) => direction ?? '' },
-    { head: 'BYTES', cell: ({ size }) => size ?? '', align: 'right' },
-    { head: 'DATA', cell: ({ value }) => (value === undefined ? '' : hex(value)) },
-  ]);
-  return `${before}${table}`;
 }

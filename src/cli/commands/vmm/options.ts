@@ -3,10 +3,13 @@ import { realpath, stat } from 'node:fs/promises';
 import { CarrelError } from '#base/errors.ts';
 import { flatImage } from '#vmm/image/image.ts';
 import { loadGuest } from '#vmm/image/compile.ts';
-import { createMachine, type Machine } from '#vmm/machine.ts';
+import { createMachine, type Machine, type MachineOptions } from '#vmm/machine.ts';
 import { type ModeName, modeNames } from '#vmm/modes/mode.ts';
 import { requireMode } from '#vmm/modes/require.ts';
 import { modes } from '#vmm/modes/table.ts';
+import type { Breakpoint } from '#vmm/debug/breakpoint.ts';
+import { parseBreakpoint } from '#vmm/debug/parse.ts';
+import type { GuestSymbol } from '#vmm/image/symbols.ts';
 import type { Arguments } from '../../arguments.ts';
 
 export function modeOf(args: Arguments): ModeName {
@@ -28,21 +31,26 @@ export function countOf(
   return value;
 }
 
-/** An address or a size: decimal, or hexadecimal with 0x. */
-export function parseAddress(text: string): bigint {
-  if (!/^(?:0x[0-9a-f]{1,16}|\d{1,20})$/i.test(text))
-    throw new CarrelError('invalid_request', `${text} is no address`, { hint: 'write 0x400, or 1024' });
-  return BigInt(text);
-}
-
 /** A machine as the options want it, ready to run. Without a guest its memory is empty. */
-export async function machineOf(args: Arguments): Promise<Machine> {
+export async function machineOf(
+  args: Arguments,
+  more: Pick<MachineOptions, 'watchDirty'> = {},
+): Promise<Machine> {
   const mode = modeOf(args);
   const vcpus = args.number('vcpus') ?? 1;
   await requireMode(mode, vcpus);
   const guest = args.wordIf('guest');
   const image = guest === undefined ? flatImage(new Uint8Array()) : await loadGuest(guest, modes[mode]);
-  return createMachine({ mode, image, vcpus });
+  return createMachine({ mode, image, vcpus, ...more });
+}
+
+/** --break, --watch and --watch-access. */
+export function breakpointsOf(args: Arguments, symbols: readonly GuestSymbol[]): Breakpoint[] {
+  return [
+    ...args.many('break').map((text) => parseBreakpoint(text, 'execute', symbols)),
+    ...args.many('watch').map((text) => parseBreakpoint(text, 'write', symbols)),
+    ...args.many('watchAccess').map((text) => parseBreakpoint(text, 'access', symbols)),
+  ];
 }
 
 /** The directory of --share, as far as it is one. */

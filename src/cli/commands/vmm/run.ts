@@ -1,6 +1,7 @@
 /** `carrel vmm run GUEST`. */
 import { CarrelError } from '#base/errors.ts';
 import { describeEnd } from '#vmm/end.ts';
+import { parseAddress, parsePlace } from '#vmm/debug/parse.ts';
 import { allRegisters } from '#vmm/inspect/registers.ts';
 import type { Machine, VcpuResult } from '#vmm/machine.ts';
 import { prepareThread } from '#vmm/threads.ts';
@@ -8,9 +9,13 @@ import type { Arguments } from '../../arguments.ts';
 import { exitCodes } from '../../exit-codes.ts';
 import type { Action } from '../../spec.ts';
 import type { Output } from '../../ui/output.ts';
-import { drawEnd, drawFault, drawRegisters, drawTrace } from './draw-run.ts';
-import { interruptible, machineOf, parseAddress, shareOf } from './options.ts';
-import { hex, hexDump, plain } from './text.ts';
+import { drawEnd, drawFault, drawRegisters } from './draw-run.ts';
+import { drawHere } from './draw-code.ts';
+import { drawTrace } from './draw-trace.ts';
+import { drawDirty, dirtyOf } from './draw-dirty.ts';
+import { hexDump } from './hexdump.ts';
+import { breakpointsOf, interruptible, machineOf, shareOf } from './options.ts';
+import { hex, plain } from './text.ts';
 
 interface Dump {
   readonly address: number;
@@ -19,13 +24,14 @@ interface Dump {
 
 /** `ADDRESS:BYTES` of guest-physical memory. */
 function dumpOf(machine: Machine, text: string): Dump {
-  const [from = '', count = '64'] = text.split(':');
-  const bytes = machine.memory.slice(parseAddress(from), Number(parseAddress(count)));
+  const [where = '', count = '64'] = text.split(':');
+  const from = parsePlace(where, machine.image.symbols);
+  const bytes = machine.memory.slice(from, Number(parseAddress(count)));
   if (!bytes)
     throw new CarrelError('invalid_request', `--dump ${text} is outside of guest memory`, {
       hint: `there are ${hex(machine.memory.length)} bytes`,
     });
-  return { address: Number(parseAddress(from)), bytes };
+  return { address: Number(from), bytes };
 }
 
 function jsonOf({ vcpu, output, end, exits, registers, ms, trace }: VcpuResult, machine: Machine): unknown {
@@ -57,8 +63,9 @@ function extras(
   const registersOf = ({ vcpu, registers }: VcpuResult): string =>
     drawRegisters(vcpu, { ...registers, ...controlOf(machine, vcpu) });
   return [
-    ...results.filter(({ trace }) => trace).map(drawTrace),
+    ...results.flatMap(({ vcpu, trace }) => (trace ? [drawTrace(vcpu, trace)] : [])),
     ...(args.flag('registers') ? results.map(registersOf) : []),
+    ...(machine.dirty ? [drawDirty(machine)] : []),
     ...dumps.map(({ address, bytes }) => hexDump(bytes, address)),
   ];
 }
@@ -69,6 +76,7 @@ function noteEnds(results: readonly VcpuResult[], machine: Machine, out: Output)
     out.note(drawEnd(result));
     if (result.end.kind === 'fault')
       out.note(drawFault(result.end.fault, controlOf(machine, result.vcpu)['cr3'] ?? 0n));
+    if (result.end.kind === 'breakpoint') out.note(drawHere(machine, result.vcpu));
   }
 }
 
@@ -87,17 +95,23 @@ async function runGuest(machine: Machine, args: Arguments, json: boolean): Promi
     limitMs: args.duration('limit') ?? 5000,
     ports: args.option('ports') ?? 'carrel',
     trace: args.flag('trace'),
+    breakpoints: breakpointsOf(args, machine.image.symbols),
     signal: interrupt.signal,
     ...(await shareOf(args)),
     ...(!json && { onLine: printLine(machine.vcpus.length) }),
   });
 }
 
+/** As it was meant to end: by itself, or where it was to stop. */
+const isMeant = ({ end }: VcpuResult): boolean => end.kind === 'halted' || end.kind === 'breakpoint';
+
 export const vmmRun: Action = async ({ args, out }) => {
   prepareThread();
-  using machine = await machineOf(args);
+  using machine = await machineOf(args, args.flag('dirty') ? { watchDirty: 'as this host can' } : {});
   const wanted = args.many('dump');
-  for (const text of wanted) dumpOf(machine, text); // refuse before the run
+  // refuse before the run
+  for (const text of wanted) dumpOf(machine, text);
+  breakpointsOf(args, machine.image.symbols);
   const results = await runGuest(machine, args, out.json);
   const dumps = wanted.map((text) => dumpOf(machine, text));
   noteEnds(results, machine, out);
@@ -110,9 +124,10 @@ export const vmmRun: Action = async ({ args, out }) => {
         address: hex(address),
         bytes: Buffer.from(bytes).toString('hex'),
       })),
+      ...(machine.dirty && { dirty: dirtyOf(machine) }),
     },
     () => extras(args, machine, { results, dumps }).join('\n\n'),
   );
   if (results.some(({ end }) => end.kind === 'stopped')) return exitCodes.interrupted;
-  return results.every(({ end }) => end.kind === 'halted') ? undefined : exitCodes.failed;
+  return results.every(isMeant) ? undefined : exitCodes.failed;
 };

@@ -1,14 +1,15 @@
 /** `carrel vmm walk ADDRESS`. */
 import { CarrelError } from '#base/errors.ts';
 import { AddressSpace } from '#vmm/addresses.ts';
+import { parsePlace } from '#vmm/debug/parse.ts';
 import type { Action } from '../../spec.ts';
 import { drawWalk } from './draw-walk.ts';
-import { countOf, interruptible, machineOf, parseAddress } from './options.ts';
+import { countOf, interruptible, machineOf } from './options.ts';
 import { hex, plain } from './text.ts';
 
 export const vmmWalk: Action = async ({ args, out }) => {
-  const address = parseAddress(args.word('address'));
   using machine = await machineOf(args);
+  const address = parsePlace(args.word('address'), machine.image.symbols);
   const index = countOf(args, 'vcpu', { usual: 0, most: machine.vcpus.length - 1 });
   if (args.wordIf('guest') !== undefined) {
     using interrupt = interruptible();
