@@ -3,6 +3,7 @@ import { chmod, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { CarrelError } from '#base/errors.ts';
 import type { SandboxReport, SandboxSpec, Sandboxes } from '#isolate/sandbox.ts';
+import type { Ran, Refused } from './checks/guest/machine.ts';
 import type { Limits } from './format/limits.ts';
 import type { LabFolder } from './format/folder.ts';
 import type { SubmittedFile } from './format/submission.ts';
@@ -31,6 +32,8 @@ export interface CheckContext {
   readonly built: readonly Placed[];
   /** Harness programs made ready, or being made ready, for this submission. */
   readonly programs: Map<string, Promise<Program>>;
+  /** Runs of guests that several checks look at, by what makes them the same. */
+  readonly guests: Map<string, Promise<Ran | Refused>>;
 }
 
 /** Where a harness lies on the host, or why there is none. */

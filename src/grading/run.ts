@@ -14,6 +14,8 @@ import { CarrelError, isCarrelError } from '#base/errors.ts';
 import type { CheckResult } from '#contract/schemas/labs.ts';
 import { buildSubmission } from './build.ts';
 import { checkCall } from './checks/call.ts';
+import { checkAnswers } from './checks/guest/answers.ts';
+import { checkGuest } from './checks/guest/guest.ts';
 import { checkObserve, settleMs, type Observed } from './checks/observe/observe.ts';
 import { checkRun } from './checks/run.ts';
 import type { CheckContext } from './context.ts';
@@ -101,6 +103,8 @@ async function outcomeOf(
   try {
     if (what.kind === 'run') return await checkRun(context, what.run, limits, reveal);
     if (what.kind === 'call') return await checkCall(context, what.call, limits, reveal);
+    if (what.kind === 'guest') return await checkGuest(context, what.guest, limits, reveal);
+    if (what.kind === 'answers') return await checkAnswers(context, what.answers, limits);
     if (!observed) return noVerdict('there is no machine to look at');
     return await checkObserve(observed, check.id, what.observe, { reveal, signal: context.signal });
   } catch (error) {
@@ -201,6 +205,7 @@ export async function gradeSubmission(request: GradeRequest, deps: GraderDeps): 
       signal,
       abort: (reason: unknown) => stop.abort(reason),
       programs: new Map(),
+      guests: new Map(),
     };
     const { context, whole } = await prepare(shared, deps.rootOf);
     if (folder.lab.run === 'machine' && whole?.verdict !== 'error')

@@ -61,6 +61,8 @@ export interface SandboxSpec {
   readonly stdin?: Uint8Array;
   /** Descriptor 3 is a pipe whose bytes come back as `result`. */
   readonly result?: boolean;
+  /** Open descriptors for the program, from number 4 on; they stay the caller's. */
+  readonly descriptors?: readonly number[];
   /** Regular files under the work directory, read after the end. */
   readonly collect?: readonly { path: string; maxBytes: number }[];
   readonly limits?: Partial<SandboxLimits>;
@@ -100,6 +102,8 @@ const path = '/usr/local/bin:/usr/bin:/bin';
 /** Host ids for slots: far above users and subordinate ids; 256 for each instance, the count of its slots at most. */
 const firstHostId = 0x7000_0000;
 export const maxSlots = 256;
+/** Of those that a run brings along; 3 is the result. */
+const firstDescriptor = 4;
 /** Processes of ours beside the program: the session, and process 1. */
 const ownProcesses = 2;
 
@@ -186,6 +190,7 @@ function sandboxPlan(spec: SandboxSpec, limits: SandboxLimits, slot: Slot): Oper
     op.stdio(1, 'pipe'),
     op.stdio(2, 'pipe'),
     ...(spec.result ? [op.stdio(3, 'pipe')] : []),
+    ...(spec.descriptors ?? []).map((_, index) => op.descriptor(firstDescriptor + index, index)),
     first,
     op.mount('proc', '/proc', ['nosuid', 'nodev', 'noexec'], 'hidepid=invisible,subset=pid'),
     op.dev(['null', 'zero', 'full', 'random', 'urandom']),
@@ -332,7 +337,8 @@ export async function openSandboxes({
           await emptied(slot);
           const run = [...limitsOperations(slot, limits), ...plan];
           try {
-            const result = await slot.session.run(run, { stdin: spec.stdin, signal });
+            const { stdin, descriptors: fds } = spec;
+            const result = await slot.session.run(run, { stdin, signal, fds });
             return sandboxReport(result, spec, slot.counted);
           } catch (error) {
             slot.session.close(); // which limits were written is not known: the slot is made anew

@@ -102,11 +102,10 @@ const refusals: Readonly<Record<string, readonly [message: string, hint: string]
   EACCES: ['/dev/kvm may not be opened by this account', 'as root: usermod --append --groups kvm USER'],
 };
 
-/** Opens /dev/kvm; `host_unsupported` with the reason where there is none for us. */
-export function openKvm(path = '/dev/kvm'): Kvm {
-  let fd: Fd;
+/** A descriptor of /dev/kvm; `host_unsupported` with the reason where there is none for us. */
+export function openKvmDevice(path = '/dev/kvm'): Fd {
   try {
-    fd = ownFd(openSync(path, 'r+'));
+    return ownFd(openSync(path, 'r+'));
   } catch (cause) {
     const [message, hint] = refusals[errnoOf(cause) ?? ''] ?? [
       '/dev/kvm cannot be opened',
@@ -114,6 +113,13 @@ export function openKvm(path = '/dev/kvm'): Kvm {
     ];
     throw new CarrelError('host_unsupported', message, { hint, cause });
   }
+}
+
+/** Opens /dev/kvm, or says why it cannot be used. */
+export const openKvm = (path?: string): Kvm => kvmFrom(openKvmDevice(path));
+
+/** KVM by a descriptor of /dev/kvm that somebody else opened, for a process that may not: it now belongs to the Kvm. */
+export function kvmFrom(fd: Fd): Kvm {
   try {
     return new Kvm(fd);
   } catch (error) {

@@ -76,7 +76,8 @@ export interface Segment {
 
 export const segmentNames = ['cs', 'ds', 'es', 'fs', 'gs', 'ss'] as const;
 export type SegmentName = (typeof segmentNames)[number];
-export type ControlName = 'cr0' | 'cr2' | 'cr3' | 'cr4' | 'efer';
+export const controlNames = ['cr0', 'cr2', 'cr3', 'cr4', 'efer'] as const;
+export type ControlName = (typeof controlNames)[number];
 
 /** A processor's special registers, over the bytes of one struct kvm_sregs: what is not set stays as KVM had it. */
 export class SpecialRegisters {

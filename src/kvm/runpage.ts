@@ -95,9 +95,13 @@ export class RunPage {
     return this.#u32[word.ioCount] ?? 0;
   }
 
-  /** Where transfer `index` has its bytes in kvm_run. */
+  /** Where in kvm_run the bytes of the transfers begin. */
+  get ioData(): number {
+    return this.#u32[word.ioData] ?? 0;
+  }
+
   #ioAt(index: number): number {
-    return (this.#u32[word.ioData] ?? 0) + index * this.ioSize;
+    return this.ioData + index * this.ioSize;
   }
 
   /** What the guest sends. */

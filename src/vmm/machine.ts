@@ -7,7 +7,7 @@
  * console.log(result?.output, result?.exits.total);
  */
 import { CarrelError } from '#base/errors.ts';
-import { openKvm } from '#kvm/kvm.ts';
+import { type Kvm, openKvm } from '#kvm/kvm.ts';
 import { GuestMemory } from '#kvm/memory.ts';
 import { zeroRegisters } from '#kvm/registers.ts';
 import type { Vcpu } from '#kvm/vcpu.ts';
@@ -34,6 +34,8 @@ export interface MachineOptions {
   readonly vcpus?: number;
   /** Know which pages the guests write: see `Machine.dirty`. */
   readonly watchDirty?: DirtyMethod | 'as this host can' | undefined;
+  /** Stays the caller's; without it /dev/kvm is opened. */
+  readonly kvm?: Kvm;
 }
 
 /** What holds for a vCPU from its first instruction to its end. */
@@ -184,13 +186,17 @@ export class Machine {
   }
 }
 
+function createVm(): Vm {
+  using kvm = openKvm();
+  return kvm.createVm();
+}
+
 /** A machine that is ready to run. */
 export function createMachine(options: MachineOptions): Machine {
   const { vcpus = 1 } = options;
   if (!Number.isInteger(vcpus) || vcpus < 1 || vcpus > mostVcpus)
     throw new CarrelError('invalid_request', `a machine has 1 to ${mostVcpus} vCPUs, not ${vcpus}`);
-  using kvm = openKvm();
-  const vm = kvm.createVm();
+  const vm = options.kvm ? options.kvm.createVm() : createVm();
   try {
     return new Machine(vm, options);
   } catch (error) {

@@ -41,6 +41,9 @@ export const relativePath = z
   .string()
   .refine(isSafePath, 'must be a relative path, without "..", at most 255 bytes long');
 
+/** A file below tests/, and where the run finds it in its working directory. */
+export const placed = z.strictObject({ from: relativePath, to: relativePath });
+
 export const absolutePath = z
   .string()
   .refine(

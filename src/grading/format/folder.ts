@@ -13,6 +13,7 @@ import { join } from 'node:path';
 import { CarrelError, errnoOf } from '#base/errors.ts';
 import { type Parsed, maxYamlBytes, parseYaml } from './document.ts';
 import type { FileExpectation, TextExpectation } from './expectations.ts';
+import type { GuestRun, GuestSpec } from './guest.ts';
 import { type Check, type LabDefinition, resolveLab } from './lab.ts';
 import { type Expected, type LabFields, type Promised, expected, labFields } from './schema.ts';
 import { type SubmittedFile, acceptSubmission } from './submission.ts';
@@ -53,7 +54,9 @@ function* testsUsed(lab: LabFields): Generator<{ from: string; path: readonly Pr
     yield { from, path: ['build', 'files', index, 'from'] };
   for (const [index, { place }] of lab.start.entries())
     if (place?.test !== undefined) yield { from: place.test, path: ['start', index, 'place', 'test'] };
-  for (const [index, { run }] of lab.checks.entries()) {
+  for (const [index, { run, guest, answers }] of lab.checks.entries()) {
+    if (guest) yield* testsOfGuest(guest, ['checks', index, 'guest']);
+    if (answers) yield* testsOfGuest(answers.guest, ['checks', index, 'answers', 'guest']);
     const path = ['checks', index, 'run'];
     if (run?.stdinFile !== undefined) yield { from: run.stdinFile, path: [...path, 'stdinFile'] };
     for (const [at, { from }] of (run?.files ?? []).entries())
@@ -66,6 +69,23 @@ function* testsUsed(lab: LabFields): Generator<{ from: string; path: readonly Pr
     for (const [name, text] of texts)
       if (text?.exactFile !== undefined) yield { from: text.exactFile, path: [...path, 'expect', name] };
   }
+}
+
+function* testsOfGuest(
+  { test, files, share = [], expect }: GuestRun & Partial<Pick<GuestSpec, 'expect'>>,
+  path: readonly PropertyKey[],
+): Generator<{ from: string; path: readonly PropertyKey[] }> {
+  if (test !== undefined) yield { from: test, path: [...path, 'test'] };
+  for (const [at, { from }] of files.entries()) yield { from, path: [...path, 'files', at, 'from'] };
+  for (const [at, { from }] of share.entries())
+    if (from !== undefined) yield { from, path: [...path, 'share', at, 'from'] };
+  const texts = [
+    expect?.output,
+    ...(expect?.vcpus ?? []).map((vcpu) => vcpu.output),
+    ...(expect?.files ?? []),
+  ];
+  for (const text of texts)
+    if (text?.exactFile !== undefined) yield { from: text.exactFile, path: [...path, 'expect'] };
 }
 
 function promisesOf(name: string, promised: Expected, checks: readonly Check[]): Map<string, Promised> {

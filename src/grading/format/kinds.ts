@@ -1,12 +1,9 @@
 /** The kinds of checks: run a command, call a function, observe a machine. */
 import { z } from 'zod';
 import { runExpectation } from './expectations.ts';
-import { absolutePath, argv, environment, ipv4, oneOf, relativePath, size, value } from './fields.ts';
+import { absolutePath, argv, environment, ipv4, oneOf, placed, relativePath, size, value } from './fields.ts';
 import { limitFields } from './limits.ts';
 import { parseSignature } from './signature.ts';
-
-/** A file below tests/, and where the run finds it in its working directory. */
-const placed = z.strictObject({ from: relativePath, to: relativePath });
 
 /** An author's program that judges a run, outside the student's sandbox, by the rules of Kattis. */
 export const judgeSpec = z.strictObject({

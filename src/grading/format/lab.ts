@@ -1,6 +1,7 @@
 /** A lab as graders use it: names resolved, limits merged, points shared out. */
 import type { Visibility } from '#contract/schemas/labs.ts';
 import type { Parsed } from './document.ts';
+import type { AnswersSpec, GuestSpec } from './guest.ts';
 import { type BuildSpec, type CallSpec, type ObserveSpec, type RunSpec, subjectOf } from './kinds.ts';
 import { type LimitFields, type Limits, resolveLimits } from './limits.ts';
 import { sharePoints, sumPoints } from './points.ts';
@@ -9,7 +10,9 @@ import type { CheckFields, Expected, LabFields, StartStep, SubmitFields } from '
 export type CheckKind =
   | { readonly kind: 'run'; readonly run: RunSpec }
   | { readonly kind: 'call'; readonly call: CallSpec }
-  | { readonly kind: 'observe'; readonly observe: ObserveSpec };
+  | { readonly kind: 'observe'; readonly observe: ObserveSpec }
+  | { readonly kind: 'guest'; readonly guest: GuestSpec }
+  | { readonly kind: 'answers'; readonly answers: AnswersSpec };
 
 export interface Check {
   readonly id: string;
@@ -40,9 +43,11 @@ export interface LabDefinition {
 
 type Problem = { path: readonly PropertyKey[]; message: string };
 
-function kindOf({ run, call, observe }: CheckFields): CheckKind | undefined {
+function kindOf({ run, call, observe, guest, answers }: CheckFields): CheckKind | undefined {
   if (run) return { kind: 'run', run };
   if (call) return { kind: 'call', call };
+  if (guest) return { kind: 'guest', guest };
+  if (answers) return { kind: 'answers', answers };
   return observe && { kind: 'observe', observe };
 }
 

@@ -3,6 +3,7 @@ import { z } from 'zod';
 import { line, name } from '#contract/schemas/common.ts';
 import { visibility } from '#contract/schemas/labs.ts';
 import { argv, duration, oneOf, relativePath, size, targetPath } from './fields.ts';
+import { answersSpec, guestSpec } from './guest.ts';
 import { buildSpec, callSpec, observeSpec, runSpec } from './kinds.ts';
 import { limitFields } from './limits.ts';
 
@@ -86,8 +87,10 @@ export const checkFields = z
     run: runSpec.optional(),
     call: callSpec.optional(),
     observe: observeSpec.optional(),
+    guest: guestSpec.optional(),
+    answers: answersSpec.optional(),
   })
-  .superRefine(oneOf(['run', 'call', 'observe']))
+  .superRefine(oneOf(['run', 'call', 'observe', 'guest', 'answers']))
   .refine((it) => it.points === undefined || it.weight === undefined, 'give points or a weight, not both');
 export type CheckFields = z.infer<typeof checkFields>;
 

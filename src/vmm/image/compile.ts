@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os';
 import { extname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { CarrelError } from '#base/errors.ts';
-import { launch } from '#host/launch.ts';
+import { type Argv, launch } from '#host/launch.ts';
 import type { Mode } from '../modes/mode.ts';
 import { isElf, readElf } from './elf.ts';
 import { flatImage, type GuestImage } from './image.ts';
@@ -15,6 +15,7 @@ import { flatImage, type GuestImage } from './image.ts';
 /** The kit: header, start code, linker script, examples. */
 export const kit = fileURLToPath(new URL('../../../guests', import.meta.url));
 
+const gcc = '/usr/bin/gcc';
 const compileMs = 30_000;
 
 /** gcc(1); the reason stands beside each that is not self-evident. */
@@ -32,29 +33,49 @@ const flags = [
   '-mgeneral-regs-only', // SSE is off until CR4.OSFXSR is set
   '-mno-red-zone', // an interrupt on the same stack would overwrite it
   '-fno-asynchronous-unwind-tables',
-  '-Wl,--build-id=none',
-  '-Wl,--no-warn-rwx-segments',
 ] as const;
+
+const linkFlags = ['-Wl,--build-id=none', '-Wl,--no-warn-rwx-segments'] as const;
+
+/** The command that makes an object of sources: to be linked later. */
+export const objectCommand = (
+  { bits }: Pick<Mode, 'bits'>,
+  { kit, sources, output }: { kit: string; sources: readonly string[]; output: string },
+): Argv => [gcc, `-m${bits}`, `-DGUEST_BITS=${bits}`, ...flags, `-I${kit}`, '-r', '-o', output, ...sources];
+
+/** The command that makes a guest of sources and objects. C begins with the kit's start code. */
+export const guestCommand = (
+  { bits }: Pick<Mode, 'bits'>,
+  {
+    kit,
+    sources,
+    output,
+    start,
+  }: { kit: string; sources: readonly string[]; output: string; start: boolean },
+): Argv => [
+  gcc,
+  `-m${bits}`,
+  `-DGUEST_BITS=${bits}`,
+  ...flags,
+  ...linkFlags,
+  `-I${kit}`,
+  `-Wl,-T,${join(kit, 'guest.ld')}`,
+  '-o',
+  output,
+  ...(start ? [join(kit, 'start.S')] : []),
+  ...sources,
+];
+
+/** Is it assembly? It brings its own first instruction. */
+export const isAssembly = (source: string): boolean => ['.s', '.S'].includes(extname(source));
 
 /** Compiles a .c, .s or .S file for a mode; what gcc says against it is the error's hint. */
 export async function compileGuest(source: string, mode: Mode): Promise<GuestImage> {
   const directory = await mkdtemp(join(tmpdir(), 'carrel-guest-'));
   try {
     const program = join(directory, 'guest.elf');
-    const isC = extname(source) === '.c';
     const result = await launch(
-      [
-        'gcc',
-        `-m${mode.bits}`,
-        `-DGUEST_BITS=${mode.bits}`,
-        ...flags,
-        `-I${kit}`,
-        `-Wl,-T,${join(kit, 'guest.ld')}`,
-        '-o',
-        program,
-        ...(isC ? [join(kit, 'start.S')] : []),
-        source,
-      ],
+      guestCommand(mode, { kit, sources: [source], output: program, start: !isAssembly(source) }),
       { timeoutMs: compileMs, maxOutputBytes: 65_536, env: { ...process.env, LC_ALL: 'C' } },
     );
     if (result.status !== 0)
@@ -71,7 +92,7 @@ export async function compileGuest(source: string, mode: Mode): Promise<GuestIma
 export async function loadGuest(path: string, mode: Mode): Promise<GuestImage> {
   const kind = extname(path);
   await access(path); // gcc would say it in its own words
-  if (['.c', '.s', '.S'].includes(kind)) return await compileGuest(path, mode);
+  if (kind === '.c' || isAssembly(path)) return await compileGuest(path, mode);
   const bytes = await readFile(path);
   if (isElf(bytes)) return readElf(bytes);
   if (kind === '.bin' || kind === '.img') return flatImage(bytes);

@@ -12,7 +12,8 @@ export interface PagingState {
   readonly efer: bigint;
 }
 
-export type TableName = 'PML5' | 'PML4' | 'PDPT' | 'PD' | 'PT';
+export const tableNames = ['PML5', 'PML4', 'PDPT', 'PD', 'PT'] as const;
+export type TableName = (typeof tableNames)[number];
 
 export interface Level {
   readonly table: TableName;

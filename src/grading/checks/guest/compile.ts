@@ -1,0 +1,135 @@
+/**
+ * A guest is compiled with the image's gcc and the kit, in sandboxes. The student's sources and the author's never
+ * meet in one: what an author's test says must not be readable by what a student includes.
+ */
+import { join } from 'node:path';
+import { newId } from '#base/ids.ts';
+import { guestCommand, isAssembly, kit, objectCommand } from '#vmm/image/compile.ts';
+import { modes } from '#vmm/modes/table.ts';
+import {
+  type CheckContext,
+  keep,
+  maxCollected,
+  overlay,
+  type Placed,
+  placedTests,
+  type Program,
+  programOf,
+  runSandbox,
+  submittedWork,
+} from '../../context.ts';
+import type { GuestRun } from '../../format/guest.ts';
+import { resolveLimits } from '../../format/limits.ts';
+import { failed, noVerdict, observed, type Outcome, stoppedByLimit } from '../../judge/outcome.ts';
+import { oneLine } from '../../judge/text.ts';
+
+const limits = resolveLimits({ cpu: 30_000, memory: 512 * 2 ** 20, output: 262_144 });
+const kitInside = '/kit';
+const output = 'carrel-guest';
+/** What must be there to compile and to know the ports. */
+const leastKit = ['ports.h', 'start.S', 'guest.ld'] as const;
+
+const kitInputs = (which: GuestRun['kit']): { host: string; guest: string }[] =>
+  which === 'full'
+    ? [{ host: kit, guest: kitInside }]
+    : leastKit.map((name) => ({ host: join(kit, name), guest: `${kitInside}/${name}` }));
+
+/** The compiler's own headers (stdint.h), and none of a library's: there is none to link. */
+const noLibrary = '--sysroot=/nonexistent';
+
+interface Step {
+  readonly argv: readonly string[];
+  readonly kit: GuestRun['kit'];
+  readonly work: readonly Placed[];
+}
+
+/** Runs gcc; the file it makes, or why there is none. `blame` makes a verdict of what gcc says. */
+async function compile(
+  context: CheckContext,
+  { argv, kit: which, work }: Step,
+  blame: (reason: string) => Outcome,
+): Promise<Program> {
+  const report = await runSandbox(context, {
+    argv: [...argv, noLibrary],
+    env: { LC_ALL: 'C' },
+    limits,
+    inputs: kitInputs(which),
+    work,
+    collect: [{ path: output, maxBytes: maxCollected }],
+  });
+  const stopped = stoppedByLimit(report, limits);
+  if (stopped) return observed(blame(`does not compile: the compiler ${stopped.reason}`), report);
+  if (report.end.kind !== 'exited' || report.end.status !== 0) {
+    const text = Buffer.from(report.stderr).toString('utf8');
+    const line = text.split('\n').find((each) => /error|undefined reference|multiple definition/i.test(each));
+    const said = oneLine(line ?? text.split('\n')[0] ?? 'no reason given');
+    return observed(blame(`does not compile: ${said}`), report);
+  }
+  const file = report.files.find(({ path }) => path === output);
+  if (file?.data === undefined) return observed(noVerdict('the compiler left no guest'), report);
+  return { host: await keep(context, newId('exec'), file.data, 0o644) };
+}
+
+/** All of it is the student's: one step. */
+async function compileSubmitted(context: CheckContext, run: GuestRun, file: string): Promise<Program> {
+  const work = overlay(submittedWork(context), placedTests(context, run.files));
+  const command = guestCommand(modes[run.mode], {
+    kit: kitInside,
+    sources: [file, ...run.with],
+    output,
+    start: !isAssembly(file),
+  });
+  return await compile(context, { argv: command, kit: run.kit, work }, failed);
+}
+
+/** The author's test with the student's sources: an object of each, in sandboxes of their own, then linked. */
+async function compileTest(context: CheckContext, run: GuestRun, test: string): Promise<Program> {
+  const headers = placedTests(context, run.files);
+  const mode = modes[run.mode];
+  const objectOf = (sources: readonly string[]) => objectCommand(mode, { kit: kitInside, sources, output });
+  const authors = await programOf(context, JSON.stringify(['guest test', test, run.mode, run.files]), () =>
+    compile(
+      context,
+      // the author may use all of the kit
+      {
+        argv: objectOf([test]),
+        kit: 'full',
+        work: overlay(headers, placedTests(context, [{ from: test, to: test }])),
+      },
+      (reason) => noVerdict(`tests/${test} ${reason}`),
+    ),
+  );
+  if ('verdict' in authors) return authors;
+  const students =
+    run.with.length === 0
+      ? undefined
+      : await programOf(context, JSON.stringify(['guest part', run.with, run.kit, run.mode, run.files]), () =>
+          compile(
+            context,
+            { argv: objectOf(run.with), kit: run.kit, work: overlay(submittedWork(context), headers) },
+            failed,
+          ),
+        );
+  if (students && 'verdict' in students) return students;
+  const parts = [{ host: authors.host, guest: 'test.o' }];
+  if (students) parts.push({ host: students.host, guest: 'submission.o' });
+  const command = guestCommand(mode, {
+    kit: kitInside,
+    sources: parts.map(({ guest }) => guest),
+    output,
+    start: !isAssembly(test),
+  });
+  return await compile(context, { argv: command, kit: 'full', work: parts }, failed);
+}
+
+/** The guest of a run, compiled once for all checks that share it. */
+export async function compileGuestOf(context: CheckContext, run: GuestRun): Promise<Program> {
+  const { file, test } = run;
+  const wanted = [...(file === undefined ? [] : [file]), ...run.with];
+  const missing = wanted.find((path) => !context.files.some((each) => each.path === path));
+  if (missing !== undefined) return failed(`${missing} was not handed in`);
+  const { files, kit: which, mode, with: more } = run;
+  return await programOf(context, JSON.stringify(['guest', file, test, more, files, which, mode]), () =>
+    test === undefined ? compileSubmitted(context, run, file ?? '') : compileTest(context, run, test),
+  );
+}
