@@ -16,5 +16,5 @@ test('the choices in the help are the modes and port maps there are', () => {
       offered,
       portMaps.map(({ name }) => name),
     );
-  assert.equal(choices('--ports').length, 2);
+  assert.ok(choices('--ports').length >= 2);
 });

@@ -31,17 +31,22 @@ export function countOf(
   return value;
 }
 
-/** A machine as the options want it, ready to run. Without a guest its memory is empty. */
-export async function machineOf(
-  args: Arguments,
-  more: Pick<MachineOptions, 'watchDirty'> = {},
-): Promise<Machine> {
+/** What machine the options want. Without a guest its memory is empty. */
+export async function machineOptionsOf(args: Arguments): Promise<MachineOptions> {
   const mode = modeOf(args);
   const vcpus = args.number('vcpus') ?? 1;
   await requireMode(mode, vcpus);
   const guest = args.wordIf('guest');
   const image = guest === undefined ? flatImage(new Uint8Array()) : await loadGuest(guest, modes[mode]);
-  return createMachine({ mode, image, vcpus, ...more });
+  return { mode, image, vcpus };
+}
+
+/** The same, ready to run. */
+export async function machineOf(
+  args: Arguments,
+  more: Pick<MachineOptions, 'watchDirty'> = {},
+): Promise<Machine> {
+  return createMachine({ ...(await machineOptionsOf(args)), ...more });
 }
 
 /** --break, --watch and --watch-access. */

@@ -3,9 +3,9 @@ import { describeEnd } from '#vmm/end.ts';
 import { prepareThread } from '#vmm/threads.ts';
 import { exitCodes } from '../../exit-codes.ts';
 import type { Action } from '../../spec.ts';
-import { renderTable } from '../../ui/table.ts';
+import { drawSteps } from './draw-steps.ts';
 import { countOf, interruptible, machineOf, shareOf } from './options.ts';
-import { hex, plain } from './text.ts';
+import { plain } from './text.ts';
 
 const mostSteps = 10_000;
 
@@ -23,18 +23,7 @@ export const vmmStep: Action = async ({ args, out }) => {
   const steps = result?.steps ?? [];
   const end = result ? describeEnd(result.end) : '';
   out.result(plain({ mode: machine.mode.name, end, output: result?.output ?? '', steps }), () =>
-    renderTable(steps, [
-      { head: 'RIP', cell: ({ rip }) => hex(rip), align: 'right' },
-      { head: 'BYTES', cell: ({ bytes }) => bytes },
-      { head: 'INSTRUCTION', cell: ({ text }) => text },
-      {
-        head: 'CHANGED',
-        cell: ({ changed }) =>
-          Object.entries(changed)
-            .map(([name, value]) => `${name} ${hex(value)}`)
-            .join('  '),
-      },
-    ]),
+    drawSteps(steps),
   );
   out.note(end);
   return result?.end.kind === 'halted' || result?.end.kind === 'steps done' ? undefined : exitCodes.failed;
