@@ -111,20 +111,23 @@ export class Machine {
     return { vcpu, layout };
   }
 
-  /** A thread for one vCPU, which goes as far as it is told. The machine is not closed before the thread is. */
-  open(
+  vcpuAt(index: number): MachineVcpu {
+    const chosen = this.vcpus[index];
+    if (!chosen) throw new CarrelError('not_found', `there is no vCPU ${index}`);
+    return chosen;
+  }
+
+  /** What a thread must know to run a vCPU. */
+  orderOf(
     index: number,
     { ports = 'carrel', share, outputLimit = 2 ** 20, trace = false }: GuestOptions,
-    { onLine, onExits }: Pick<ThreadOptions, 'onLine' | 'onExits'>,
-  ): VcpuThread {
+  ): VcpuOrder {
     if (!findPortMap(ports))
       throw new CarrelError('not_found', `there is no port map ${ports}`, {
         hint: `there are: ${portMaps.map(({ name }) => name).join(', ')}`,
       });
-    const chosen = this.vcpus[index];
-    if (!chosen) throw new CarrelError('not_found', `there is no vCPU ${index}`);
-    const { vcpu, layout } = chosen;
-    const order: VcpuOrder = {
+    const { vcpu, layout } = this.vcpuAt(index);
+    return {
       vcpu: vcpu.handle,
       memory: this.memory.handle,
       base: layout.base,
@@ -135,17 +138,34 @@ export class Machine {
       share,
       outputLimit,
       trace: trace === true ? usualTrace : Number(trace),
-      live: onExits !== undefined,
+      live: false,
     };
+  }
+
+  /** Somebody runs a vCPU: until it is disposed of, the machine cannot be closed. */
+  hold(): Disposable {
     this.#running += 1;
-    return new VcpuThread({
-      order,
-      page: vcpu.page,
-      onLine,
-      ...(onExits && { onExits }),
-      onClose: () => {
+    return {
+      [Symbol.dispose]: () => {
         this.#running -= 1;
       },
+    };
+  }
+
+  /** A thread for one vCPU, which goes as far as it is told. The machine is not closed before the thread is. */
+  open(
+    index: number,
+    options: GuestOptions,
+    { onLine, onExits }: Pick<ThreadOptions, 'onLine' | 'onExits'>,
+  ): VcpuThread {
+    const order = { ...this.orderOf(index, options), live: onExits !== undefined };
+    const hold = this.hold();
+    return new VcpuThread({
+      order,
+      page: this.vcpuAt(index).vcpu.page,
+      onLine,
+      ...(onExits && { onExits }),
+      onClose: () => hold[Symbol.dispose](),
     });
   }
 

@@ -7,8 +7,9 @@ import { Worker } from 'node:worker_threads';
 const mostIdle = 4;
 const idle: Worker[] = [];
 
-function startThread(): Worker {
-  const worker = new Worker(new URL('vcpu-thread.ts', import.meta.url), {
+/** A thread for guests, from a file beside this one. */
+export function startThread(file = 'vcpu-thread.ts'): Worker {
+  const worker = new Worker(new URL(file, import.meta.url), {
     // files of the share are opened by system calls that Node does not know of
     trackUnmanagedFds: false,
     // options of the process (--eval, --inspect-brk) are not meant for it

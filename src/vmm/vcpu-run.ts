@@ -1,13 +1,13 @@
 /** One vCPU on its own thread: from its first instruction to its end, or to where a debugger wants it. */
 import { exitReasons } from '#kvm/abi/exits.ts';
 import { SYNC_X86_REGS } from '#kvm/abi/flags.ts';
-import { GuestMemory, type GuestMemoryHandle } from '#kvm/memory.ts';
+import type { GuestMemoryHandle } from '#kvm/memory.ts';
 import { Kick } from '#kvm/kick.ts';
 import type { Registers } from '#kvm/registers.ts';
 import { runVcpu } from '#kvm/runloop.ts';
 import type { RunPage } from '#kvm/runpage.ts';
-import { Vcpu, type VcpuHandle } from '#kvm/vcpu.ts';
-import { ExitCounters, type ExitCounts } from './counters.ts';
+import type { VcpuHandle } from '#kvm/vcpu.ts';
+import type { ExitCounts } from './counters.ts';
 import type { Goal } from './debug/choose.ts';
 import type { Control } from './debug/control.ts';
 import type { Step } from './debug/steps.ts';
@@ -15,10 +15,7 @@ import type { End } from './end.ts';
 import type { Guest } from './guest.ts';
 import { findPortMap, type PortBinding } from './hypercalls/maps.ts';
 import type { ModeName } from './modes/mode.ts';
-import { modes } from './modes/table.ts';
-import { GuestOutput } from './output.ts';
-import { servePort } from './ports.ts';
-import { Share } from './share.ts';
+import { explainHere, openGuest, serveExit } from './serve.ts';
 import { ExitTrace, type TracedExits } from './trace.ts';
 
 /** All that a vCPU's thread is told. Plain data and shared buffers: it goes to the thread as a message. */
@@ -62,46 +59,11 @@ export interface Listener {
 const batchMs = 50;
 const batchExits = 256;
 
-/** Faults are rare, and a disassembler is large: loaded when there is something to explain. */
-async function explainHere({ vcpu, mode, layout, imageEnd }: Guest): Promise<End> {
-  const [{ observe }, { explain }] = await Promise.all([
-    import('./fault/scene.ts'),
-    import('./fault/explain.ts'),
-  ]);
-  return { kind: 'fault', fault: explain(observe(vcpu, modes[mode], layout, imageEnd)) };
-}
-
 async function makeControl(guest: Guest, goal: Goal): Promise<Control | undefined> {
   const { steps, breakpoints = [] } = goal;
   if (steps === undefined && breakpoints.length === 0) return undefined;
   const { controlFor } = await import('./debug/choose.ts');
   return controlFor(guest, goal);
-}
-
-/** What hypercalls see of this vCPU. */
-function guestOf(order: VcpuOrder, onLine: (line: string) => void): Guest {
-  return {
-    vcpu: new Vcpu(order.vcpu),
-    mode: order.mode,
-    layout: { memory: new GuestMemory(order.memory), base: order.base, tables: order.tables },
-    imageEnd: order.imageEnd,
-    output: new GuestOutput({ limit: order.outputLimit, onLine }),
-    outputLimit: order.outputLimit,
-    counters: new ExitCounters(),
-    share: new Share(order.share),
-    lastResult: 0,
-  };
-}
-
-/** Serves what is no step of ours. 'fault': nobody can, and it wants an explanation. */
-function serveExit(
-  guest: Guest,
-  calls: ReadonlyMap<number, PortBinding>,
-  page: RunPage,
-): End | 'fault' | undefined {
-  const reason = page.exitReason;
-  if (reason === exitReasons.IO.number) return servePort(guest, calls, page);
-  return reason === exitReasons.HLT.number ? { kind: 'halted' } : 'fault';
 }
 
 export class VcpuRun {
@@ -115,7 +77,7 @@ export class VcpuRun {
   #toldAt = 0;
 
   constructor(order: VcpuOrder, listener: Listener) {
-    this.#guest = guestOf(order, listener.line);
+    this.#guest = openGuest(order, listener.line);
     this.#calls = findPortMap(order.ports) ?? new Map();
     this.#trace = order.trace > 0 ? new ExitTrace(order.trace) : undefined;
     this.#live = order.live;

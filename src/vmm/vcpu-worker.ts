@@ -1,28 +1,14 @@
 /** The other end of a vCPU's thread: gives it its order, limits it, and knows why it ended. */
 import type { Worker } from 'node:worker_threads';
-import { CarrelError } from '#base/errors.ts';
 import { Kick } from '#kvm/kick.ts';
 import type { RunPage } from '#kvm/runpage.ts';
 import type { Goal } from './debug/choose.ts';
 import type { End } from './end.ts';
+import { supervise } from './supervise.ts';
 import { returnThread, takeThread } from './threads.ts';
 import type { TracedExits } from './trace.ts';
 import type { VcpuOrder, VcpuReport } from './vcpu-run.ts';
 import type { FromVcpu, ToVcpu } from './vcpu-thread.ts';
-
-/** A thread that has not begun by then never will. */
-const startMs = 30_000;
-/** A kicked vCPU leaves KVM_RUN in microseconds, or its kernel is stuck. */
-const kickedMs = 5000;
-
-/**
- * vCPUs that run now. A process cannot exit while one of its threads is inside KVM_RUN, so whoever calls
- * process.exit, for whatever reason, kicks them all.
- */
-const running = new Set<() => void>();
-process.on('exit', () => {
-  for (const kick of running) kick();
-});
 
 export interface Ended extends Omit<VcpuReport, 'end'> {
   readonly end: End;
@@ -45,13 +31,6 @@ export interface Stretch {
   readonly signal: AbortSignal;
 }
 
-const late = (): CarrelError =>
-  new CarrelError('internal', `the thread of a vCPU did not begin in ${startMs} ms`);
-const stuck = (): CarrelError =>
-  new CarrelError('internal', `a vCPU does not stop: KVM did not leave the guest in ${kickedMs} ms`, {
-    hint: 'end this process with SIGKILL; the kernel frees the rest',
-  });
-
 /** A vCPU with a thread of its own, which keeps what belongs to it (counters, open files) from stretch to stretch. */
 export class VcpuThread {
   readonly #options: ThreadOptions;
@@ -72,41 +51,23 @@ export class VcpuThread {
   async go({ goal = {}, limitMs, signal }: Stretch): Promise<Ended> {
     const { page, onLine, onExits } = this.#options;
     const kick = new Kick();
-    const { promise, resolve, reject } = Promise.withResolvers<VcpuReport>();
-    const timers = [setTimeout(() => reject(late()), startMs)];
-    let why: End = { kind: 'stopped' };
-    const stop = (end: End): void => {
-      why = end;
-      kick.stop(page);
-      timers.push(setTimeout(() => reject(stuck()), kickedMs));
-    };
-    const onAbort = (): void => stop({ kind: 'stopped' });
-    const onExit = (): void => kick.stop(page);
-    const onMessage = (message: FromVcpu): void => {
-      if (message.kind === 'line') onLine(message.text);
-      else if (message.kind === 'exits') onExits?.(message.batch);
-      else if (message.kind === 'ended') resolve(message.report);
-      else {
-        clearTimeout(timers[0]);
-        timers.push(setTimeout(() => stop({ kind: 'time limit', ms: limitMs }), limitMs));
-      }
-    };
-    running.add(onExit);
-    this.#thread.on('message', onMessage).on('error', reject);
-    signal.addEventListener('abort', onAbort, { once: true });
     try {
-      if (signal.aborted) onAbort();
-      this.#send({ kind: 'go', goal, kick: kick.buffer });
-      const { end, ...rest } = await promise;
-      return { ...rest, end: end === 'kicked' ? why : end };
+      const { report, why } = await supervise(this.#thread, {
+        begin: () => this.#send({ kind: 'go', goal, kick: kick.buffer }),
+        kick: () => kick.stop(page),
+        limitMs,
+        signal,
+        hear(message: FromVcpu) {
+          if (message.kind === 'line') onLine(message.text);
+          else if (message.kind === 'exits') onExits?.(message.batch);
+          else return message;
+          return undefined;
+        },
+      });
+      return { ...report, end: report.end === 'kicked' ? why : report.end };
     } catch (error) {
       this.#broken = true;
       throw error;
-    } finally {
-      this.#thread.off('message', onMessage).off('error', reject);
-      running.delete(onExit);
-      signal.removeEventListener('abort', onAbort);
-      for (const timer of timers) clearTimeout(timer);
     }
   }
 

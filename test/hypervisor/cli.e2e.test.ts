@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { suite, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { z } from 'zod';
 import { within } from '#base/deadline.ts';
 import { launch } from '#host/launch.ts';
 import { withoutKvm } from '#kvm/testing.ts';
@@ -29,6 +30,19 @@ async function vmm(...args: readonly string[]): Promise<Shown> {
   });
   return { status, stdout: stdout.toString('utf8'), stderr: stderr.toString('utf8') };
 }
+
+const scheduleJson = z.object({
+  policy: z.string(),
+  machines: z.array(
+    z.object({
+      name: z.string(),
+      weight: z.number(),
+      counted: z.int(),
+      end: z.object({ sentence: z.string() }),
+    }),
+  ),
+  timeline: z.object({ dropped: z.int() }),
+});
 
 suite('the vmm commands', { skip: withoutKvm }, () => {
   test('output is labelled by vCPU; trace and memory follow, the end goes to standard error', async () => {
@@ -89,6 +103,41 @@ suite('the vmm commands', { skip: withoutKvm }, () => {
     const probe = await vmm('probe');
     assert.match(probe.stdout, /API version 12, kvm_run of \d+ bytes/);
     assert.match(probe.stdout, /^IMMEDIATE_EXIT +yes /m);
+  });
+
+  test('a schedule is drawn, listed and summed up', async () => {
+    const chat = 'guests/examples/chat.c';
+    const io = await vmm('schedule', chat, chat, '--policy=io', '--slices=12');
+    assert.equal(io.status, 0, io.stderr);
+    const words = ['one', 'two', 'three', 'four', 'five'];
+    assert.deepEqual(
+      io.stdout.match(/^\[.*$/gm),
+      words.flatMap((word) => [`[A] ${word}`, `[B] ${word}`]),
+    );
+    assert.match(io.stdout, /^A █ █ █ █ █ █\nB {2}█ █ █ █ █ █$/m);
+    assert.equal(io.stdout.match(/^.*I\/O exit$/gm)?.length, 10);
+    assert.match(io.stdout, /^B +guests\/examples\/chat.c .* 6 +6 +halted$/m);
+    const count = 'guests/examples/count.c';
+    const args = [count, count, '--policy=weights', '--weights=70:30', '--slice=5ms', '--counter=0x400'];
+    const weights = await vmm('schedule', ...args, '--limit=400ms', '--json');
+    assert.equal(weights.status, 0, weights.stderr);
+    const { policy, machines, timeline } = scheduleJson.parse(JSON.parse(weights.stdout));
+    assert.equal(policy, 'weights');
+    assert.deepEqual(
+      machines.map(({ name, weight, end }) => [name, weight, end.sentence]),
+      [
+        ['A', 70, 'time limit: 400 ms'],
+        ['B', 30, 'time limit: 400 ms'],
+      ],
+    );
+    const [a = 0, b = 0] = machines.map(({ counted }) => counted);
+    assert.ok(a > b && b > 0, `${a} and ${b}`);
+    assert.equal(timeline.dropped, 0);
+    const refused = await vmm('schedule', chat, chat, '--weights=1:2');
+    assert.deepEqual([refused.status, refused.stdout], [2, '']);
+    const fault = await vmm('schedule', chat, 'guests/faults/divide.c', '--policy=io');
+    assert.equal(fault.status, 1);
+    assert.match(fault.stdout, /SHUTDOWN: a division by zero/);
   });
 
   test('what cannot be done is refused before anything runs', async () => {

@@ -163,6 +163,42 @@ export const vmmCommands: readonly CommandSpec[] = [
     load: async () => (await import('../commands/vmm/dump.ts')).vmmDump,
   },
   {
+    path: 'vmm schedule',
+    doc: 'run several machines on one core of the host, and draw who had it when',
+    more: 'Each guest is a virtual machine of its own; all share one thread, bound to one processor. io: a machine gives the core away at every I/O exit. timer: a tick takes it away. weights: at each tick the machine goes on that has had the least CPU time for its weight. Shares are measured, as CPU time. The limit is a good end here; exit code 1 if a machine faults.',
+    arguments: [
+      { name: 'guests', doc: 'two or more (up to 8), each as for vmm run', many: true, complete: 'file' },
+    ],
+    options: [
+      { flags: '--policy <name>', doc: 'io, timer or weights (timer)', choices: ['io', 'timer', 'weights'] },
+      { flags: '--weights <list>', doc: 'one for each guest: 70:30' },
+      { flags: '--slice <time>', doc: 'time between ticks (10ms, at least 1ms)' },
+      { flags: '--limit <time>', doc: 'end all of it after this (1s)' },
+      {
+        flags: '--counter <place>',
+        doc: 'show the 32-bit word at this address (or name) of each guest’s memory: its progress',
+      },
+      { flags: '--slices <n>', doc: 'list the first slices one by one' },
+      mode,
+      share,
+    ],
+    examples: [
+      {
+        line: 'carrel vmm schedule guests/examples/chat.c guests/examples/chat.c --policy io --slices 12',
+        doc: 'word by word',
+      },
+      {
+        line: 'carrel vmm schedule guests/examples/count.c guests/examples/count.c --counter 0x400',
+        doc: 'half each',
+      },
+      {
+        line: 'carrel vmm schedule guests/examples/count.c guests/examples/count.c --policy weights --weights 70:30 --counter 0x400',
+        doc: '70 to 30',
+      },
+    ],
+    load: async () => (await import('../commands/vmm/schedule.ts')).vmmSchedule,
+  },
+  {
     path: 'vmm probe',
     doc: 'what this host’s KVM can do, and which modes run',
     examples: [{ line: 'carrel vmm probe', doc: 'version, modes, capabilities' }],
