@@ -10,8 +10,10 @@ export interface Queues {
    * written, counted from the chain's first writable byte.
    */
   drain(queue: number, handle: (chain: Chain) => number): void;
-  /** One chain, to be kept until there is something for it; undefined: none, and the driver will tell of the next. */
+  /** One chain, to be given back or put back; undefined: none, and the driver will tell of the next. */
   take(queue: number): Chain | undefined;
+  /** There was no use for the chain that was taken last: it is the next one again. */
+  putBack(queue: number): void;
   give(queue: number, chain: Chain, written: number): void;
 }
 
@@ -41,6 +43,6 @@ export interface VirtioDevice {
   attach(link: DeviceLink): void;
   /** The driver has made chains available on this queue, or has become ready. */
   notify(queue: number, queues: Queues): void;
-  /** The driver starts anew: chains that are kept are no longer its. */
+  /** The driver starts anew. */
   reset(): void;
 }

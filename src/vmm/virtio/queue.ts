@@ -110,7 +110,7 @@ export class Virtqueue {
     return waiting;
   }
 
-  /** The next chain, or undefined if none waits. Whoever takes one gives it back. Throws DriverFault. */
+  /** The next chain, or undefined if none waits. Whoever takes one gives it back, or puts it back. Throws DriverFault. */
   take(): Chain | undefined {
     if (this.waiting === 0 || !this.#rings) return undefined;
     const { ram, table, avail, indirect } = this.#rings;
@@ -118,6 +118,11 @@ export class Virtqueue {
     const chain = readChain(ram, table, { head, size: this.size, indirect, queue: this.index });
     this.#taken = (this.#taken + 1) % indices;
     return chain;
+  }
+
+  /** Undoes the last `take`. */
+  putBack(): void {
+    this.#taken = (this.#taken - 1 + indices) % indices;
   }
 
   /** The driver has it back; `written` bytes from the chain's first writable byte on are the device's (2.7.8). */

@@ -71,6 +71,10 @@ export class QueueSet implements Queues {
     return queue.take() ?? (queue.expectNext() ? undefined : queue.take());
   }
 
+  putBack(index: number): void {
+    this.at(index)?.putBack();
+  }
+
   give(index: number, { head }: Chain, written: number): void {
     this.at(index)?.give(head, written);
   }
