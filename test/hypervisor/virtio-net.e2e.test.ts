@@ -140,10 +140,10 @@ suite('virtio-net on a TAP', { skip: process.getuid?.() === 0 ? false : 'needs r
   test('Linux pings the driver: address resolution and echo, there and back', async () => {
     const guest = makeGuest(device);
     const ping = bed.run('busybox', 'ping', '-c2', '-W5', guestAddress);
-    let over = false;
-    void ping.finally(() => (over = true));
+    const over = new AbortController();
+    void ping.finally(() => over.abort());
     const loop = async (): Promise<void> => {
-      for (let waited = 0; !over && waited < 20_000; waited += 2) {
+      for (let waited = 0; !over.signal.aborted && waited < 20_000; waited += 2) {
         guest.give(8);
         guest.card.receive();
         for (const frame of guest.arrived()) {
