@@ -184,7 +184,7 @@ export class Machine {
   }
 
   async #runVcpu(index: number, options: RunOptions & { readonly signal: AbortSignal }): Promise<VcpuResult> {
-    const { limitMs = 5000, steps, breakpoints = [], onLine, signal } = options;
+    const { limitMs = 5000, steps, breakpoints = [], closely = false, onLine, signal } = options;
     const lines: string[] = [];
     await using thread = this.open(index, options, {
       onLine(line) {
@@ -192,7 +192,7 @@ export class Machine {
         onLine?.(index, line);
       },
     });
-    const ended = await thread.go({ goal: { steps, breakpoints }, limitMs, signal });
+    const ended = await thread.go({ goal: { steps, breakpoints, closely }, limitMs, signal });
     return { vcpu: index, output: lines.join(''), ...ended };
   }
 

@@ -71,7 +71,11 @@ suite('the vmm commands', { skip: withoutKvm }, () => {
   test('a map is a drawing, a walk has a line for each level, a step one for each instruction', async () => {
     const map = await vmm('map', 'guests/examples/hello.c');
     assert.match(map.stdout, /CR0 0x80050033 {2}CR3 0x2000 {2}CR4 0x20 {2}EFER 0x500/);
-    for (const line of [/│ PML4, 1 entry +│/, /│ code and data, \d+ bytes +│/, /0x200000 ┌─+┐ 0x/])
+    for (const line of [
+      /│ PML4, 1 entry +\[0\] 0x30[0-9a-f]{2} │/,
+      /│ code and data, \d+ bytes +│/,
+      /0x200000 ┌─+┐ 0x/,
+    ])
       assert.match(map.stdout, line);
     const walk = await vmm('walk', '1024', 'guests/examples/hello.c', '--vcpus=2', '--vcpu=1');
     assert.match(
@@ -81,6 +85,25 @@ suite('the vmm commands', { skip: withoutKvm }, () => {
     const step = await vmm('step', 'guests/examples/real.S', '--mode=real');
     assert.match(step.stdout, /0x0 +b82a00 +mov \$0x2a,%ax +rax 0x2a\n/);
     assert.match(step.stderr, /^halted$/m);
+  });
+
+  test('one page answers the questions, each place in the source is a line, and JSON has the same', async () => {
+    const { status, stdout } = await vmm('inspect', 'guests/examples/hello.c');
+    assert.equal(status, 0);
+    const questions = [...stdout.matchAll(/^a\.(\d) /gm)].map(([, number]) => Number(number));
+    assert.deepEqual(questions, [1, 2, 3, 4, 5, 6, 7]);
+    for (const place of stdout.match(/src\/\S+\.ts\S*/g) ?? []) assert.match(place, /\.ts:\d+[;,]?\)?$/);
+    for (const seen of [
+      /0x200000 bytes \(2 MiB\)/,
+      /of anon_inode:\S*kvm-vcpu/,
+      /uses PML4, PDPT, PD: 3 levels, 3 pages/,
+      /port 0xe9 \(233\), out: 14 exits/,
+      /virtual 0x400, physical 0x400, host-virtual 0x[0-9a-f]+: 0x0 -> 0x2a \(42\)/,
+      /RAX at the end: 0x2a \(42\)/,
+    ])
+      assert.match(stdout, seen);
+    const json: unknown = JSON.parse((await vmm('inspect', 'guests/examples/hello.c', '--json')).stdout);
+    assert.partialDeepStrictEqual(json, { mode: 'long', vcpus: [{ result: { end: { kind: 'halted' } } }] });
   });
 
   test('hello runs all modes that the host has, and says why one is missing', async () => {

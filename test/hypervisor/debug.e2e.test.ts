@@ -125,7 +125,7 @@ suite('vmm debug', { skip: withoutKvm }, () => {
       /^RAX {4}0000000000000007/m,
       /not mapped: PD\[1\] is not present/,
       /^00000500 {2}2a +\|\*\|$/m,
-      /│ PML4, 1 entry +│/,
+      /│ PML4, 1 entry +\[0\] 0x30[0-9a-f]{2} │/,
       /^vcpu 0: \d+ of 512 pages written/m,
       /^0 +2 +[\d.]+ us {2}HLT$/m,
       /^ {2}continue, c +run to the next breakpoint/m,

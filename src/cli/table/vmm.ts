@@ -135,6 +135,19 @@ export const vmmCommands: readonly CommandSpec[] = [
     load: async () => (await import('../commands/vmm/debug.ts')).vmmDebug,
   },
   {
+    path: 'vmm inspect',
+    doc: 'one page about a guest: memory, kvm_run, map, page tables, start, ports and exits, what it wrote',
+    more: 'The questions a.1 to a.7 of the assignment, answered by the machine: before its first instruction, and after its run. Without --share the guest runs a second time, one instruction at a time, to find who wrote.',
+    arguments: [guest],
+    options: [mode, vcpus, share, limit, ports],
+    examples: [
+      { line: 'carrel vmm inspect guests/examples/hello.c', doc: 'in long mode' },
+      { line: 'carrel vmm inspect guests/examples/hello.c --mode protected', doc: 'without page tables' },
+      { line: 'carrel vmm inspect guests/examples/hello.c --json', doc: 'for programs' },
+    ],
+    load: async () => (await import('../commands/vmm/inspect.ts')).vmmInspect,
+  },
+  {
     path: 'vmm dump',
     doc: 'show a guest’s memory after its run, or before, as hexdump -C does',
     more: 'The address is linear, as the guest sees it, unless --physical is given.',

@@ -17,6 +17,8 @@ export interface Hit {
   readonly method: BreakMethod;
   /** Before which the guest stands now. */
   readonly rip: bigint;
+  /** The instruction that did it; only single steps tell. */
+  readonly by?: bigint;
   /** Of memory that is watched: its bytes when it was last looked at, and now, as hexadecimal digits. */
   readonly was?: string;
   readonly is?: string;

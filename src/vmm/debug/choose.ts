@@ -13,6 +13,8 @@ export interface Goal {
   /** So many single steps. */
   readonly steps?: number | undefined;
   readonly breakpoints?: readonly Breakpoint[];
+  /** Find breakpoints by single steps, which tell more, even where there are debug registers. */
+  readonly closely?: boolean;
 }
 
 /** What notices these breakpoints here. */
@@ -25,8 +27,11 @@ export function methodFor(breakpoints: readonly Breakpoint[]): BreakMethod {
 }
 
 /** On the vCPU's own thread. */
-export function controlFor({ vcpu, mode, layout }: Guest, { steps, breakpoints = [] }: Goal): Control {
-  if (steps === undefined && methodFor(breakpoints) === 'debug registers')
+export function controlFor(
+  { vcpu, mode, layout }: Guest,
+  { steps, breakpoints = [], closely }: Goal,
+): Control {
+  if (steps === undefined && !closely && methodFor(breakpoints) === 'debug registers')
     return new HardwareBreakpoints(vcpu, { layout, breakpoints });
   return new Stepper(vcpu, { mode: modes[mode], layout, limit: steps, breakpoints });
 }

@@ -109,7 +109,8 @@ export class Stepper implements Control {
     const is = this.#peek(breakpoint, now);
     this.#held.set(breakpoint, is);
     // a hypercall's answer may change memory as well, which no operand tells
-    return was !== is || this.#touches(breakpoint, before) ? { ...hit, was, is } : undefined;
+    const isHit = was !== is || this.#touches(breakpoint, before);
+    return isHit ? { ...hit, by: before.registers.rip, was, is } : undefined;
   }
 
   /** Whether the instruction names the watched bytes. */

@@ -11,7 +11,7 @@ import type { MachineOptions } from '#vmm/machine.ts';
 import type { TracedExit } from '#vmm/trace.ts';
 import { drawCode } from './draw-code.ts';
 import { drawDirty } from './draw-dirty.ts';
-import { drawMap } from './draw-map.ts';
+import { drawMap, marksOf } from './draw-map.ts';
 import { drawFault, drawRegisters } from './draw-run.ts';
 import { drawSteps } from './draw-steps.ts';
 import { drawTrace } from './draw-trace.ts';
@@ -194,7 +194,10 @@ export class Debugger {
         const { walk, cr3 } = this.#vcpu.walk(parsePlace(place, this.#symbols));
         return drawWalk(walk, cr3);
       }),
-      command(['map', 'm'], '', 'memory, drawn', () => drawMap(this.#vcpu.map())),
+      command(['map', 'm'], '', 'memory, drawn', () => {
+        const map = this.#vcpu.map();
+        return drawMap(map, marksOf(this.#vcpu.registers(), map));
+      }),
       command(['dirty'], '', 'pages that were written', () => drawDirty(this.session.machine)),
       command(['exits'], '', 'how often the guest left, and why', () => this.#counters()),
       command(['trace'], '', `the last ${shownExits} exits, with time, port and data`, () =>

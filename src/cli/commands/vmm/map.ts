@@ -3,7 +3,7 @@ import { formatSize } from '#base/units.ts';
 import { mapOf } from '#vmm/inspect/map.ts';
 import { allRegisters } from '#vmm/inspect/registers.ts';
 import type { Action } from '../../spec.ts';
-import { drawMap } from './draw-map.ts';
+import { drawMap, marksOf } from './draw-map.ts';
 import { machineOf } from './options.ts';
 import { hex, plain } from './text.ts';
 
@@ -28,7 +28,7 @@ export const vmmMap: Action = async ({ args, out }) => {
           `vcpu ${each.vcpu}: kvm_run, ${each.run.bytes} bytes at ${hex(each.run.hostVirtual)} of the host, not seen by the guest`,
           `        ${shown.map((name) => `${name.toUpperCase()} ${hex(each.registers[name])}`).join('  ')}`,
           '',
-          drawMap(each),
+          drawMap(each, marksOf(each.registers, each)),
         ].join('\n'),
       ),
     ].join('\n\n'),

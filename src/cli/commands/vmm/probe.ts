@@ -1,5 +1,6 @@
 /** `carrel vmm probe`. */
 import { openKvm } from '#kvm/kvm.ts';
+import { debugAids } from '#kvm/debug-probe.ts';
 import { probeKvm } from '#kvm/probe.ts';
 import { tryHello } from '#vmm/hello.ts';
 import { modeNames } from '#vmm/modes/mode.ts';
@@ -14,13 +15,21 @@ const kinds = {
   real: 'it runs on hardware',
 } as const;
 
+const aids = [
+  { name: 'execute', what: 'breakpoints in debug registers', instead: 'found by single steps' },
+  { name: 'data', what: 'watchpoints in debug registers', instead: 'found by single steps' },
+  { name: 'dirtyLog', what: 'a log of the pages written', instead: 'found by comparison with a copy' },
+] as const;
+
 export const vmmProbe: Action = async ({ out }) => {
   const { kind } = await probeKvm();
   using kvm = openKvm(); // says why if there is none
   const answers = kvm.capabilities();
   const modes = [];
   for (const name of modeNames) modes.push(await tryHello(name));
+  const debug = debugAids();
   const result = {
+    debug,
     kind,
     version: kvm.version,
     runBytes: kvm.runBytes,
@@ -34,6 +43,11 @@ export const vmmProbe: Action = async ({ out }) => {
         { head: 'MODE', cell: ({ mode }) => mode },
         { head: 'RUNS', cell: ({ runs }) => (runs ? 'yes' : 'no') },
         { head: 'WHY NOT', cell: ({ reason }) => reason ?? '' },
+      ]),
+      renderTable(aids, [
+        { head: 'DEBUGGING', cell: ({ what }) => what },
+        { head: 'HERE', cell: ({ name }) => (debug[name] ? 'yes' : 'no') },
+        { head: 'ELSE', cell: ({ name, instead }) => (debug[name] ? '' : instead) },
       ]),
       renderTable(answers, [
         { head: 'CAPABILITY', cell: ({ name }) => name },

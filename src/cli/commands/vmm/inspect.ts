@@ -1,0 +1,33 @@
+/** `carrel vmm inspect GUEST`. */
+import { describeEnd } from '#vmm/end.ts';
+import { answer } from '#vmm/inspect/answers.ts';
+import { prepareThread } from '#vmm/threads.ts';
+import type { Action } from '../../spec.ts';
+import { drawAnswers } from './draw-answers.ts';
+import { interruptible, machineOptionsOf, shareOf } from './options.ts';
+import { plain } from './text.ts';
+
+export const vmmInspect: Action = async ({ args, out }) => {
+  prepareThread();
+  const what = await machineOptionsOf(args);
+  using interrupt = interruptible();
+  const answers = await answer(what, {
+    limitMs: args.duration('limit') ?? 5000,
+    ports: args.option('ports') ?? 'carrel',
+    signal: interrupt.signal,
+    ...(await shareOf(args)),
+  });
+  const json = {
+    ...answers,
+    vcpus: answers.vcpus.map((vcpu) => ({
+      ...vcpu,
+      result: {
+        ...vcpu.result,
+        end: { ...vcpu.result.end, sentence: describeEnd(vcpu.result.end) },
+        steps: undefined,
+      },
+    })),
+  };
+  out.result(plain(json), () => drawAnswers(answers));
+  return undefined;
+};

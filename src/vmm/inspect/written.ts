@@ -1,0 +1,56 @@
+/** Words of memory that a run changed, told apart from what the processor and the stack do all the time. */
+import type { Machine } from '../machine.ts';
+import { nameOf } from '../image/symbols.ts';
+import type { VcpuMap } from './map.ts';
+
+export interface WrittenWord {
+  /** In the window of its vCPU: the linear address that the guest used, as the modes set it up. */
+  readonly linear: bigint;
+  readonly physical: bigint;
+  readonly hostVirtual: bigint;
+  readonly was: bigint;
+  readonly is: bigint;
+  readonly where: 'code and data' | 'stack' | 'memory';
+  /** `counter`; undefined without a symbol there. */
+  readonly name: string | undefined;
+}
+
+/** Of the stretch below the top of the stack, so much is taken for the stack. */
+const stackBytes = 0x1_0000;
+
+/** Words that differ from a copy taken before, as wide as the mode's registers; page tables are left out. */
+export function writtenWords(
+  machine: Machine,
+  before: Uint8Array,
+  { base, bytes, regions }: VcpuMap,
+): {
+  readonly words: readonly WrittenWord[];
+  /** There are more. */
+  readonly isPart: boolean;
+} {
+  const most = 64;
+  const size = machine.mode.bits / 8;
+  const { bytes: now, hostAddress } = machine.memory;
+  const word = (memory: Uint8Array, at: number): bigint =>
+    memory.subarray(at, at + size).reduceRight((value, byte) => (value << 8n) | BigInt(byte), 0n);
+  const words: WrittenWord[] = [];
+  for (let at = base; at < base + bytes; at += size) {
+    const [was, is] = [word(before, at), word(now, at)];
+    if (was === is) continue;
+    const region = regions.find(({ from, to }) => at >= from && at < to);
+    if (region?.kind === 'table') continue;
+    if (words.length === most) return { words, isPart: true };
+    const linear = BigInt(at - base);
+    const isStack = region?.kind === 'stack' && region.to - at <= stackBytes;
+    words.push({
+      linear,
+      physical: BigInt(at),
+      hostVirtual: hostAddress + BigInt(at),
+      was,
+      is,
+      where: region?.kind === 'code' ? 'code and data' : isStack ? 'stack' : 'memory',
+      name: nameOf(machine.image.symbols, linear),
+    });
+  }
+  return { words, isPart: false };
+}
