@@ -30,7 +30,7 @@ interface Scene {
 interface Fact {
   readonly name: string;
   /** What the argument is. Undefined: it takes none. */
-  readonly argument?: 'address' | 'register' | 'reason' | 'port' | 'table';
+  readonly argument?: 'address' | 'number' | 'register' | 'reason' | 'port' | 'table';
   readonly when: 'before' | 'after';
   readonly doc: string;
   readonly value: (scene: Scene, argument: string) => FactValue | undefined;
@@ -52,9 +52,10 @@ function extent(regions: readonly Region[], kind: Region['kind']): { from: bigin
 const sharing = (mapping: Mapping | undefined): string | undefined =>
   mapping && (mapping.shared ? 'shared' : 'private');
 
-/** `anonymous`, or what is mapped: `kvm-vcpu`. */
+/** `anonymous`, or what is mapped: `kvm-vcpu`. Memory may have a name in brackets: [heap], [anon:v8]. */
 function backing(mapping: Mapping | undefined): string | undefined {
   if (!mapping) return undefined;
+  if (mapping.path.startsWith('[')) return 'anonymous';
   return /^anon_inode:\[?([a-z-]+)/.exec(mapping.path)?.[1] ?? (mapping.path === '' ? 'anonymous' : 'file');
 }
 
@@ -65,6 +66,18 @@ function wordAt({ machine, first }: Scene, at: bigint): bigint | undefined {
   const bytes = machine.mode.bits / 8;
   const slice = machine.memory.slice(BigInt(first.layout.base) + at, bytes);
   return slice?.reduceRight((value, byte) => (value << 8n) | BigInt(byte), 0n);
+}
+
+/** Words as wide as a register, each at a multiple of its size. */
+function find(scene: Scene, wanted: bigint): FactValue {
+  const { machine, first, map } = scene;
+  const step = machine.mode.bits / 8;
+  for (const { kind, from, to } of map.regions) {
+    if (kind !== 'empty') continue;
+    for (let at = Math.ceil((from - first.layout.base) / step) * step; at + step <= to; at += step)
+      if (wordAt(scene, BigInt(at)) === wanted) return BigInt(at);
+  }
+  return 'nowhere';
 }
 
 function ofPort(exits: ExitCounts | undefined, port: bigint): bigint | undefined {
@@ -228,10 +241,10 @@ export const facts: readonly Fact[] = [
     name: 'walk.page',
     argument: 'address',
     when: 'before',
-    doc: 'size of the page that a guest-virtual address lies in',
+    doc: 'size of the page that a guest-virtual address lies in, or: none',
     value: ({ space }, at) => {
       const { result } = space.walk(BigInt(at));
-      return result.mapped ? number(result.pageBytes) : undefined;
+      return (result.mapped ? number(result.pageBytes) : undefined) ?? 'none';
     },
   },
   {
@@ -260,6 +273,13 @@ export const facts: readonly Fact[] = [
     value: (scene, at) => wordAt(scene, BigInt(at)),
   },
   {
+    name: 'find',
+    argument: 'number',
+    when: 'after',
+    doc: 'the first guest-physical address after the run that holds this word and was empty before (no code, table or stack), or: nowhere',
+    value: (scene, wanted) => find(scene, BigInt(wanted)),
+  },
+  {
     name: 'exits.total',
     when: 'after',
     doc: 'exits in all',
@@ -282,14 +302,14 @@ export const facts: readonly Fact[] = [
   {
     name: 'port',
     when: 'after',
-    doc: 'the port that the guest used most',
-    value: ({ result }) => number(busiest(result?.exits)?.port),
+    doc: 'the port that the guest used most, or: none',
+    value: ({ result }) => number(busiest(result?.exits)?.port) ?? 'none',
   },
   {
     name: 'port.direction',
     when: 'after',
-    doc: 'in or out: which way, as the guest sees it',
-    value: ({ result }) => busiest(result?.exits)?.direction,
+    doc: 'in or out: which way, as the guest sees it, or: none',
+    value: ({ result }) => busiest(result?.exits)?.direction ?? 'none',
   },
   {
     name: 'port.data',
@@ -306,6 +326,7 @@ const address = /^(?:0x[0-9a-f]{1,16}|\d{1,19})$/i;
 const arguable: Readonly<Record<NonNullable<Fact['argument']>, (text: string) => boolean>> = {
   address: (text) => address.test(text),
   port: (text) => address.test(text),
+  number: (text) => address.test(text),
   register: (text) => registerNamed(text) !== undefined,
   reason: (text) => Object.hasOwn(exitReasons, text),
   table: (text) => tableNames.some((each) => each === text),
