@@ -1,0 +1,3 @@
+#include "files.h"
+
+int main(void) { return open("../../../../etc/hostname"); }
