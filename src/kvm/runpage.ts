@@ -136,6 +136,11 @@ export class RunPage {
     return this.view.getBigUint64(kvmRun['mmio.data'], true);
   }
 
+  /** What a read of the guest receives. */
+  set mmioData(value: bigint) {
+    this.view.setBigUint64(kvmRun['mmio.data'], BigInt.asUintN(64, value), true);
+  }
+
   // KVM_EXIT_DEBUG
 
   /** Which debug registers stopped the guest, as DR6 has it: bit n is DRn. */

@@ -3,6 +3,7 @@ import type { Registers } from '#kvm/registers.ts';
 import type { Vcpu } from '#kvm/vcpu.ts';
 import { AddressSpace } from './addresses.ts';
 import type { ExitCounters } from './counters.ts';
+import type { DiskBus } from './disk.ts';
 import type { Layout } from './layout.ts';
 import type { ModeName } from './modes/mode.ts';
 import type { GuestOutput } from './output.ts';
@@ -18,6 +19,7 @@ export interface Guest {
   readonly outputLimit: number;
   readonly counters: ExitCounters;
   readonly share: Share;
+  readonly disk: DiskBus | undefined;
   /** What the last hypercall answered: some maps hand it out by a port of its own. */
   lastResult: number;
 }

@@ -187,6 +187,7 @@ suite('guests on the real KVM', { skip: withoutKvm }, () => {
       mode: 'long',
       ports: 'carrel',
       share: undefined,
+      disk: undefined,
       outputLimit: 1,
       trace: 0,
       live: false,

@@ -12,6 +12,7 @@ import { GuestMemory } from '#kvm/memory.ts';
 import { zeroRegisters } from '#kvm/registers.ts';
 import type { Vcpu } from '#kvm/vcpu.ts';
 import type { Vm } from '#kvm/vm.ts';
+import { type DiskOptions, openDisk } from './disk.ts';
 import { findPortMap, portMaps } from './hypercalls/maps.ts';
 import type { GuestImage } from './image/image.ts';
 import { placeImage, placeTables } from './image/place.ts';
@@ -44,6 +45,8 @@ export interface GuestOptions {
   readonly ports?: string;
   /** Directory whose files the guest may open. */
   readonly share?: string;
+  /** An image behind virtio-blk: for machines with one vCPU, which is the one that serves it. */
+  readonly disk?: DiskOptions;
   /** Bytes each vCPU may print. */
   readonly outputLimit?: number;
   /** Write down each exit; a number: how many of the last ones are kept. */
@@ -136,6 +139,7 @@ export class Machine {
       mode: this.mode.name,
       ports,
       share,
+      disk: undefined,
       outputLimit,
       trace: trace === true ? usualTrace : Number(trace),
       live: false,
@@ -158,14 +162,21 @@ export class Machine {
     options: GuestOptions,
     { onLine, onExits }: Pick<ThreadOptions, 'onLine' | 'onExits'>,
   ): VcpuThread {
-    const order = { ...this.orderOf(index, options), live: onExits !== undefined };
+    if (options.disk && this.vcpus.length > 1)
+      throw new CarrelError('invalid_request', `a disk is for one vCPU, not for ${this.vcpus.length}`);
+    const plain = { ...this.orderOf(index, options), live: onExits !== undefined };
+    const disk = options.disk && openDisk(options.disk);
+    const order = { ...plain, disk: disk && { fd: disk.fd, readOnly: disk.readOnly } };
     const hold = this.hold();
     return new VcpuThread({
       order,
       page: this.vcpuAt(index).vcpu.page,
       onLine,
       ...(onExits && { onExits }),
-      onClose: () => hold[Symbol.dispose](),
+      onClose() {
+        disk?.close();
+        hold[Symbol.dispose]();
+      },
     });
   }
 

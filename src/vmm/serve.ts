@@ -4,6 +4,7 @@ import { GuestMemory } from '#kvm/memory.ts';
 import type { RunPage } from '#kvm/runpage.ts';
 import { Vcpu } from '#kvm/vcpu.ts';
 import { ExitCounters } from './counters.ts';
+import { openDiskBus } from './disk.ts';
 import type { End } from './end.ts';
 import type { Guest } from './guest.ts';
 import type { PortBinding } from './hypercalls/maps.ts';
@@ -13,17 +14,23 @@ import { servePort } from './ports.ts';
 import { Share } from './share.ts';
 import type { VcpuOrder } from './vcpu-run.ts';
 
-/** What hypercalls see of this vCPU. */
-export function openGuest(order: VcpuOrder, onLine: (line: string) => void): Guest {
+/** What hypercalls see of this vCPU. `interrupted`: somebody wants it to stop. */
+export function openGuest(
+  order: VcpuOrder,
+  onLine: (line: string) => void,
+  interrupted: () => boolean = () => false,
+): Guest {
+  const memory = new GuestMemory(order.memory);
   return {
     vcpu: new Vcpu(order.vcpu),
     mode: order.mode,
-    layout: { memory: new GuestMemory(order.memory), base: order.base, tables: order.tables },
+    layout: { memory, base: order.base, tables: order.tables },
     imageEnd: order.imageEnd,
     output: new GuestOutput({ limit: order.outputLimit, onLine }),
     outputLimit: order.outputLimit,
     counters: new ExitCounters(),
     share: new Share(order.share),
+    disk: order.disk && openDiskBus(order.disk, memory, interrupted),
     lastResult: 0,
   };
 }
@@ -36,6 +43,7 @@ export function serveExit(
 ): End | 'fault' | undefined {
   const reason = page.exitReason;
   if (reason === exitReasons.IO.number) return servePort(guest, calls, page);
+  if (reason === exitReasons.MMIO.number && guest.disk?.serve(page) === true) return undefined;
   return reason === exitReasons.HLT.number ? { kind: 'halted' } : 'fault';
 }
 

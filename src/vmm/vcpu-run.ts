@@ -10,6 +10,7 @@ import type { VcpuHandle } from '#kvm/vcpu.ts';
 import type { ExitCounts } from './counters.ts';
 import type { Goal } from './debug/choose.ts';
 import type { Control } from './debug/control.ts';
+import type { DiskHandle } from './disk.ts';
 import type { Step } from './debug/steps.ts';
 import type { End } from './end.ts';
 import type { Guest } from './guest.ts';
@@ -28,6 +29,7 @@ export interface VcpuOrder {
   readonly mode: ModeName;
   readonly ports: string;
   readonly share: string | undefined;
+  readonly disk: DiskHandle | undefined;
   readonly outputLimit: number;
   /** So many exits are kept, the last ones; 0 for none. */
   readonly trace: number;
@@ -45,6 +47,8 @@ export interface VcpuReport {
   /** What was not told before. */
   readonly trace: TracedExits | undefined;
   readonly steps: readonly Step[] | undefined;
+  /** What its devices have to say: why one needs a reset, what a disk could not do. */
+  readonly remarks: readonly string[];
 }
 
 /** What a vCPU says while it runs. */
@@ -74,10 +78,11 @@ export class VcpuRun {
   readonly #listener: Listener;
   /** Number of the last exit that was told. */
   #told = 0;
+  #kick: Kick | undefined;
   #toldAt = 0;
 
   constructor(order: VcpuOrder, listener: Listener) {
-    this.#guest = openGuest(order, listener.line);
+    this.#guest = openGuest(order, listener.line, () => this.#kick?.wanted ?? false);
     this.#calls = findPortMap(order.ports) ?? new Map();
     this.#trace = order.trace > 0 ? new ExitTrace(order.trace) : undefined;
     this.#live = order.live;
@@ -118,10 +123,11 @@ export class VcpuRun {
       return end === undefined;
     };
 
+    this.#kick = new Kick(kick);
     this.#trace?.begin();
     const began = performance.now();
     try {
-      const how = runVcpu(vcpu, new Kick(kick), serve);
+      const how = runVcpu(vcpu, this.#kick, serve);
       const ms = performance.now() - began;
       // who looks now, or goes on, finds the last instruction done
       if (how === 'kicked') vcpu.complete();
@@ -134,6 +140,7 @@ export class VcpuRun {
         ms,
         trace: this.#tell(),
         steps: control?.steps,
+        remarks: [...(guest.disk?.remarks ?? [])],
       };
     } finally {
       control?.release();

@@ -17,6 +17,11 @@ const share = {
   doc: 'the guest may open files below this directory',
   complete: 'directory',
 } as const;
+const disk = {
+  flags: '--disk <image>',
+  doc: 'a raw image as a virtio disk, for a guest with one vCPU (guests/virtio.h)',
+  complete: 'file',
+} as const;
 const ports = {
   flags: '--ports <map>',
   doc: 'which port means what (carrel)',
@@ -34,6 +39,7 @@ export const vmmCommands: readonly CommandSpec[] = [
       mode,
       vcpus,
       share,
+      disk,
       limit,
       ports,
       { flags: '--trace', doc: 'every exit, with time, port and data' },
@@ -52,6 +58,7 @@ export const vmmCommands: readonly CommandSpec[] = [
       { line: 'carrel vmm run guests/examples/hello.c', doc: 'fourteen bytes, fourteen exits' },
       { line: 'carrel vmm run guests/examples/hello.c --vcpus 2', doc: 'lines labelled by vCPU' },
       { line: 'carrel vmm run guests/examples/files.c --share /tmp/share', doc: 'with files' },
+      { line: 'carrel vmm run guests/examples/virtio-blk.c --disk disk.img', doc: 'with a disk' },
       { line: 'carrel vmm run guests/faults/beyond.c', doc: 'what a fault looks like' },
       { line: 'carrel vmm run guests/examples/survive.c', doc: 'faults that the guest handles itself' },
       { line: 'carrel vmm run guests/examples/hello.c --break main --registers', doc: 'as far as main' },

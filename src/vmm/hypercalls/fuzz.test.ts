@@ -53,6 +53,7 @@ test(
       outputLimit: 2 ** 30,
       counters: new ExitCounters(),
       share: new Share(directory),
+      disk: undefined,
       lastResult: 0,
     };
     context.after(() => guest.share.closeAll());

@@ -22,7 +22,7 @@ export const mostScheduled = 8;
 /** A tick that comes more often leaves no time between. */
 export const leastSliceMs = 1;
 
-export interface ScheduleOptions extends Omit<GuestOptions, 'trace'> {
+export interface ScheduleOptions extends Omit<GuestOptions, 'trace' | 'disk'> {
   readonly policy: PolicyName;
   /** For each machine, in order; for `weights`. */
   readonly weights?: readonly number[];

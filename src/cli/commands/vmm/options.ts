@@ -3,7 +3,7 @@ import { realpath, stat } from 'node:fs/promises';
 import { CarrelError } from '#base/errors.ts';
 import { flatImage } from '#vmm/image/image.ts';
 import { loadGuest } from '#vmm/image/compile.ts';
-import { createMachine, type Machine, type MachineOptions } from '#vmm/machine.ts';
+import { createMachine, type GuestOptions, type Machine, type MachineOptions } from '#vmm/machine.ts';
 import { type ModeName, modeNames } from '#vmm/modes/mode.ts';
 import { requireMode } from '#vmm/modes/require.ts';
 import { modes } from '#vmm/modes/table.ts';
@@ -65,6 +65,12 @@ export async function shareOf(args: Arguments): Promise<{ share?: string }> {
   const share = await realpath(path);
   if ((await stat(share)).isDirectory()) return { share };
   throw new CarrelError('invalid_request', `--share ${path} is no directory`);
+}
+
+/** The image of --disk; it is opened with the machine. */
+export function diskOf(args: Arguments): Pick<GuestOptions, 'disk'> {
+  const path = args.option('disk');
+  return path === undefined ? {} : { disk: { path } };
 }
 
 /** Ctrl-C stops the guests, and what they did until then is shown. */

@@ -14,7 +14,7 @@ import { drawHere } from './draw-code.ts';
 import { drawTrace } from './draw-trace.ts';
 import { drawDirty, dirtyOf } from './draw-dirty.ts';
 import { hexDump } from './hexdump.ts';
-import { breakpointsOf, interruptible, machineOf, shareOf } from './options.ts';
+import { breakpointsOf, diskOf, interruptible, machineOf, shareOf } from './options.ts';
 import { hex, plain } from './text.ts';
 
 interface Dump {
@@ -34,7 +34,10 @@ function dumpOf(machine: Machine, text: string): Dump {
   return { address: Number(from), bytes };
 }
 
-function jsonOf({ vcpu, output, end, exits, registers, ms, trace }: VcpuResult, machine: Machine): unknown {
+function jsonOf(
+  { vcpu, output, end, exits, registers, ms, trace, remarks }: VcpuResult,
+  machine: Machine,
+): unknown {
   return plain({
     vcpu,
     output,
@@ -43,6 +46,7 @@ function jsonOf({ vcpu, output, end, exits, registers, ms, trace }: VcpuResult, 
     registers,
     ms,
     control: controlOf(machine, vcpu),
+    remarks,
     ...(trace && { trace }),
   });
 }
@@ -73,6 +77,7 @@ function extras(
 /** How each vCPU ended: a remark, for standard error. */
 function noteEnds(results: readonly VcpuResult[], machine: Machine, out: Output): void {
   for (const result of results) {
+    for (const remark of result.remarks) out.note(remark);
     out.note(drawEnd(result));
     if (result.end.kind === 'fault')
       out.note(drawFault(result.end.fault, controlOf(machine, result.vcpu)['cr3'] ?? 0n));
@@ -98,6 +103,7 @@ async function runGuest(machine: Machine, args: Arguments, json: boolean): Promi
     breakpoints: breakpointsOf(args, machine.image.symbols),
     signal: interrupt.signal,
     ...(await shareOf(args)),
+    ...diskOf(args),
     ...(!json && { onLine: printLine(machine.vcpus.length) }),
   });
 }
