@@ -7,7 +7,7 @@ import { openSync } from 'node:fs';
 import { join } from 'node:path';
 import { CarrelError } from '#base/errors.ts';
 import { newId } from '#base/ids.ts';
-import { limits as limitsSchema } from '#contract/schemas/machines.ts';
+import { newLimits } from '#contract/schemas/machines.ts';
 import { formatAddress, macOf } from '#fabric/addresses.ts';
 import { openFabric } from '#fabric/fabric.ts';
 import { ownFd } from '#host/fds.ts';
@@ -16,13 +16,17 @@ import type { Images } from '#images/store.ts';
 import type { ForkServer } from '#isolate/server.ts';
 import { createDrivers } from '#machines/drivers/table.ts';
 import type { MachineSpec } from '#machines/driver.ts';
+import { imageKindOf, limitsFor } from '#machines/requests.ts';
+import type { LabDriver } from './format/machine.ts';
+import { createParking, freshMachine, startHeld } from './local-held.ts';
 import type { WithFreshMachine } from './machine.ts';
 
 const CLONE_NEWNET = 0x40000000;
 /** Blocks of user ids: far above those that a daemon gives out, below those of the sandboxes. */
 const firstUidSlot = 20_000;
 const uidSlots = 4096;
-const readyMs = 20_000;
+/** Until its first answer: an emulated one boots for seconds, on a busy host for a minute. */
+const readyMs: Readonly<Record<LabDriver, number>> = { container: 20_000, qemu: 180_000 };
 
 export interface LocalMachinesOptions {
   readonly server: ForkServer;
@@ -62,24 +66,32 @@ export async function openLocalMachines(options: LocalMachinesOptions): Promise<
   const network = enterNewNetwork();
   opened.defer(() => network.leave());
   const fabric = opened.use(await openFabric());
-  const driver = createDrivers({ ...options, fabric }).container;
+  const drivers = createDrivers({ ...options, fabric });
   const { prefix, base } = fabric.network;
+  const park = createParking();
   let count = 0;
   const all = opened.move();
   return {
-    async withFreshMachine({ image, signal }, use) {
+    async withFreshMachine(request, use) {
+      const { signal } = request;
       signal.throwIfAborted();
-      const { hash } = await options.images.ensure(image);
+      const driver = drivers[request.driver];
+      if (!driver)
+        throw new CarrelError('driver_unsupported', `there are no machines of kind ${request.driver}`);
+      const image = await options.images.ensure(request.image, { kind: imageKindOf[request.driver] });
+      const limits = limitsFor(newLimits.parse(request.limits), image);
+      await driver.validate({ name: 'machine', limits }, image);
       count += 1;
       const id = newId('machine');
       const address = base + 2 + (count % 60_000);
       const spec: MachineSpec = {
         id,
         name: 'machine',
+        // alone, or others would share its neighbourhood
         ownerId: newId('user'),
         directory: join(options.directory, id),
-        image: hash,
-        limits: limitsSchema.parse({}),
+        image: image.hash,
+        limits,
         uidSlot: firstUidSlot + ((Number.parseInt(options.instance.slice(-6), 16) + count) % uidSlots),
         network: {
           name: 'default',
@@ -94,20 +106,11 @@ export async function openLocalMachines(options: LocalMachinesOptions): Promise<
       await mkdir(spec.directory, { recursive: true, mode: 0o711 });
       await using machine = new AsyncDisposableStack();
       machine.defer(() => driver.remove(spec));
+      await park(driver, spec, signal);
       await driver.prepare(spec);
-      const running = await driver.start(spec);
-      machine.defer(async () => {
-        await running.stop({ graceMs: 0 });
-        running.release();
-      });
-      await running.ready({ limitMs: readyMs });
-      return await use({
-        id,
-        initPid: running.process.pid,
-        address: spec.network.address,
-        run: (request, { signal }) => running.run(request, { signal }),
-        writeFile: (path, bytes, { mode }) => running.writeFile(path, bytes, { mode }),
-      });
+      const held = machine.use(await startHeld(driver, spec));
+      await held.running()?.ready({ limitMs: readyMs[request.driver] });
+      return await use(freshMachine(driver, spec, held));
     },
     [Symbol.asyncDispose]: () => all.disposeAsync(),
   };

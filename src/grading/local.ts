@@ -13,6 +13,7 @@ import { instanceGroup, sweepGroups } from '#isolate/cgroups/group.ts';
 import { type CgroupLayout, readCgroupLayout } from '#isolate/cgroups/layout.ts';
 import { openSandboxes } from '#isolate/sandbox.ts';
 import { startForkServer } from '#isolate/server.ts';
+import { imageOfLab } from './image.ts';
 import { openRegexGuard } from './judge/regex.ts';
 import { type LocalMachines, openLocalMachines } from './local-machines.ts';
 import type { WithFreshMachine } from './machine.ts';
@@ -106,7 +107,7 @@ export async function openLocalGrader({
     sandboxes,
     guard,
     scratch: directory,
-    rootOf: async (image) => (await images.ensure(image)).path,
+    imageOf: (lab) => imageOfLab(images, lab),
     withFreshMachine: withFreshMachine ?? makeMachine,
     close,
     [Symbol.asyncDispose]: close,

@@ -12,15 +12,17 @@ import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { CarrelError, isCarrelError } from '#base/errors.ts';
 import type { CheckResult } from '#contract/schemas/labs.ts';
+import type { Image } from '#images/layout.ts';
 import { buildSubmission } from './build.ts';
 import { checkCall } from './checks/call.ts';
 import { checkAnswers } from './checks/guest/answers.ts';
 import { checkGuest } from './checks/guest/guest.ts';
-import { checkObserve, settleMs, type Observed } from './checks/observe/observe.ts';
+import { checkObserve, observerOf } from './checks/observe/observe.ts';
+import type { Observer } from './checks/observe/observer.ts';
 import { checkRun } from './checks/run.ts';
 import type { CheckContext } from './context.ts';
 import type { LabFolder } from './format/folder.ts';
-import type { Check } from './format/lab.ts';
+import type { Check, LabDefinition } from './format/lab.ts';
 import { sumPoints } from './format/points.ts';
 import { listFiles } from './format/tree.ts';
 import { type Outcome, type Verdict, noVerdict } from './judge/outcome.ts';
@@ -33,8 +35,8 @@ import { startMachine } from './start.ts';
 /** What grading needs of the host; opened once, used for many submissions. */
 export interface GraderDeps {
   readonly sandboxes: CheckContext['sandboxes'];
-  /** The root file system of an image. */
-  readonly rootOf: (image: string) => Promise<string>;
+  /** The image of a lab; see image.ts. */
+  readonly imageOf: (lab: LabDefinition) => Promise<Image>;
   /** Only machine labs need it. */
   readonly withFreshMachine?: WithFreshMachine;
   readonly guard: RegexGuard;
@@ -78,11 +80,14 @@ const submissionLimits = { files: 1000, bytes: 16 * 2 ** 20, depth: 32 };
 /** The image and the build: what the author got wrong about them leaves every check without a verdict. */
 async function prepare(
   request: Omit<CheckContext, 'root' | 'built'>,
-  rootOf: GraderDeps['rootOf'],
+  imageOf: GraderDeps['imageOf'],
 ): Promise<{ context: CheckContext; whole: Outcome | undefined }> {
   const context = { ...request, root: '/nonexistent', built: [] };
   try {
-    const root = await rootOf(request.folder.lab.image);
+    const image = await imageOf(request.folder.lab);
+    // nothing runs in a sandbox of a disk
+    if (image.kind === 'disk') return { context, whole: undefined };
+    const root = image.path;
     const built = await buildSubmission({ ...context, root });
     if ('failure' in built) return { context: { ...context, root }, whole: built.failure };
     return { context: { ...context, root, built: built.files }, whole: undefined };
@@ -96,7 +101,7 @@ async function prepare(
 async function outcomeOf(
   context: CheckContext,
   check: Check,
-  observed: Observed | undefined,
+  observer: Observer | undefined,
 ): Promise<Outcome> {
   const reveal = check.visibility === 'visible';
   const { what, limits } = check;
@@ -105,8 +110,8 @@ async function outcomeOf(
     if (what.kind === 'call') return await checkCall(context, what.call, limits, reveal);
     if (what.kind === 'guest') return await checkGuest(context, what.guest, limits, reveal);
     if (what.kind === 'answers') return await checkAnswers(context, what.answers, limits);
-    if (!observed) return noVerdict('there is no machine to look at');
-    return await checkObserve(observed, check.id, what.observe, { reveal, signal: context.signal });
+    if (!observer) return noVerdict('there is no machine to look at');
+    return await checkObserve(observer, check.id, what.observe, { reveal, signal: context.signal });
   } catch (error) {
     if (isCarrelError(error, 'lab_invalid')) return noVerdict(error.message);
     context.abort(error);
@@ -120,19 +125,19 @@ async function gradeChecks(
   context: CheckContext,
   { folder, parallel = availableParallelism(), onProgress }: Grading,
   whole: Outcome | undefined,
-  observed?: Observed,
+  observer?: Observer,
 ): Promise<GradeResult> {
   const { checks } = folder.lab;
   let done = 0;
   const outcomes = await inOrder(checks, {
-    parallel: observed ? 1 : parallel,
+    parallel: observer ? 1 : parallel,
     signal: context.signal,
     async run(check, before) {
       const unmet = check.needs.find((need) => before.get(need)?.verdict !== 'passed');
       const title = checks.find((other) => other.id === unmet)?.title;
       if (title !== undefined) return skippedBecause(title);
       if (whole && (whole.verdict === 'error' || check.what.kind !== 'observe')) return whole;
-      return await outcomeOf(context, check, observed);
+      return await outcomeOf(context, check, observer);
     },
     finished(check, outcome) {
       done += 1;
@@ -160,23 +165,18 @@ async function gradeInMachine(
   const { submissionId } = request;
   const labels = { lab: lab.name, submission: submissionId };
   return await withFreshMachine(
-    { image: lab.image, submissionId, labels, signal: context.signal },
+    { image: lab.image, ...lab.machine, submissionId, labels, signal: context.signal },
     async (machine) => {
-      const observe = (): Observed => ({
-        machine,
-        found: new Map(),
-        settledAt: performance.now() + settleMs,
-      });
       try {
         const output = await startMachine(context, machine, lab.start);
-        const result = await gradeChecks(context, request, whole, observe());
+        const result = await gradeChecks(context, request, whole, observerOf(machine));
         const [first, ...rest] = result.checks;
         if (!first || first.stdout !== '' || first.stderr !== '') return result;
         const check = lab.checks[0];
         return check ? { ...result, checks: [{ ...first, ...shownOutput(check, output) }, ...rest] } : result;
       } catch (error) {
         if (!isCarrelError(error, 'lab_invalid')) throw error;
-        return await gradeChecks(context, request, noVerdict(error.message), observe());
+        return await gradeChecks(context, request, noVerdict(error.message), observerOf(machine));
       }
     },
   );
@@ -207,7 +207,7 @@ export async function gradeSubmission(request: GradeRequest, deps: GraderDeps): 
       programs: new Map(),
       guests: new Map(),
     };
-    const { context, whole } = await prepare(shared, deps.rootOf);
+    const { context, whole } = await prepare(shared, deps.imageOf);
     if (folder.lab.run === 'machine' && whole?.verdict !== 'error')
       return await gradeInMachine(context, request, whole, deps.withFreshMachine);
     return await gradeChecks(context, request, whole);

@@ -1,13 +1,15 @@
 /** Prepares a fresh machine: places files, runs commands, waits. What the student's commands do is not judged here. */
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { CarrelError, isCarrelError } from '#base/errors.ts';
+import { CarrelError, isCarrelError, messageOf } from '#base/errors.ts';
 import { sleep } from '#base/deadline.ts';
-import { runRequest } from '#contract/schemas/machines.ts';
+import { formatDuration } from '#base/units.ts';
+import { type RunReply, runRequest } from '#contract/schemas/machines.ts';
 import { type CheckContext, readTest } from './context.ts';
 import { matchesPattern } from './format/patterns.ts';
 import type { StartStep } from './format/schema.ts';
 import type { FreshMachine } from './machine.ts';
+import { untilAtRest, watchRest } from './rest.ts';
 
 /** What the commands printed, for the student. */
 export interface StartOutput {
@@ -45,26 +47,62 @@ export async function startMachine(
   machine: FreshMachine,
   steps: readonly StartStep[],
 ): Promise<StartOutput> {
-  const stdout: Buffer[] = [];
-  const stderr: Buffer[] = [];
+  const output: { stdout: Uint8Array[]; stderr: Uint8Array[] } = { stdout: [], stderr: [] };
+  const note = (text: string): void => void output.stderr.push(Buffer.from(`[${text}]\n`));
+  /** Something of the student's may have run. */
+  let changed = false;
+  let booting = machine.driver === 'qemu' && machine.startedFrom === 'image';
   for (const step of steps) {
     context.signal.throwIfAborted();
-    if (step.place) await place(context, machine, step.place);
-    if (step.wait !== undefined) await sleep(step.wait, context.signal);
-    if (!step.run) continue;
-    const reply = await machine.run(
-      runRequest.parse({
-        argv: step.run.argv,
-        limitMs: step.run.timeLimit,
-        outputBytes: keptBytes,
-        cwd: '/',
-      }),
-      { signal: context.signal },
-    );
-    stdout.push(Buffer.from(reply.stdout, 'base64'));
-    stderr.push(Buffer.from(reply.stderr, 'base64'));
-    if (reply.end.kind === 'killed')
-      stderr.push(Buffer.from(`[${step.run.argv.join(' ')}: stopped, ${reply.end.reason} limit]\n`));
+    changed ||= step.run !== undefined || step.restart !== undefined;
+    try {
+      if (step.place) await place(context, machine, step.place);
+      if (step.wait !== undefined) await sleep(step.wait, context.signal);
+      if (step.restart !== undefined) {
+        booting = true;
+        await restart(context, machine, step.restart, note);
+      }
+      if (!step.run) continue;
+      // the first to answer in one that boots is the agent: what the machine does by itself comes first
+      if (machine.driver === 'qemu' && booting) await untilAtRest(watchRest(machine), context.signal);
+      booting = false;
+      const { stdout, stderr, end } = await run(context, machine, step.run);
+      output.stdout.push(Buffer.from(stdout, 'base64'));
+      output.stderr.push(Buffer.from(stderr, 'base64'));
+      if (end.kind === 'killed') note(`${step.run.argv.join(' ')}: stopped, ${end.reason} limit`);
+    } catch (error) {
+      if (!changed || !isSilence(machine, error)) throw error;
+      note(`a step could not be taken: ${messageOf(error)}`);
+    }
   }
-  return { stdout: Buffer.concat(stdout), stderr: Buffer.concat(stderr) };
+  return { stdout: Buffer.concat(output.stdout), stderr: Buffer.concat(output.stderr) };
+}
+
+function run(
+  { signal }: CheckContext,
+  machine: FreshMachine,
+  { argv, timeLimit }: NonNullable<StartStep['run']>,
+): Promise<RunReply> {
+  const request = runRequest.parse({ argv, limitMs: timeLimit, outputBytes: keptBytes, cwd: '/' });
+  return machine.run(request, { signal });
+}
+
+async function restart(
+  { signal }: CheckContext,
+  machine: FreshMachine,
+  limitMs: number,
+  note: (text: string) => void,
+): Promise<void> {
+  if (machine.driver !== 'qemu') throw new CarrelError('internal', 'a container was to be restarted');
+  if (!(await machine.restart({ limitMs, signal })))
+    note(`after the restart the machine did not answer within ${formatDuration(limitMs)}`);
+}
+
+/**
+ * Inside a virtual machine an agent does what we ask, and its root can end it, or hang the machine. Once something of the
+ * student's has run, silence is his machine's state, which the checks look at from outside; before, it is our fault.
+ */
+function isSilence(machine: FreshMachine, error: unknown): boolean {
+  if (machine.driver !== 'qemu' || !isCarrelError(error)) return false;
+  return ['machine_lost', 'deadline_exceeded'].includes(error.code) && machine.power() !== 'lost';
 }

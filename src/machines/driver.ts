@@ -183,6 +183,15 @@ export interface Driver {
   snapshot(spec: MachineSpec, snapshot: string, running: RunningMachine | undefined): Promise<SnapshotFacts>;
   /** The disk as it was; the machine is stopped. The snapshot stays. Repeatable. */
   restore(spec: MachineSpec, snapshot: string): Promise<void>;
+  /**
+   * A file on the disk of a machine that is off, read by our own code: nobody inside has a word in it. Missing where
+   * disks cannot be read like that. `wrong_state`: it runs, or was not shut down in order.
+   */
+  readDisk?(
+    spec: Pick<MachineSpec, 'name' | 'directory' | 'image'>,
+    path: string,
+    options: { maxBytes: number },
+  ): Promise<FileRead>;
   /** Forgets a snapshot; nothing happens if there is none. */
   dropSnapshot(spec: MachineSpec, snapshot: string, running: RunningMachine | undefined): Promise<void>;
   /** A program started by `exec`: its output is there as long as the directory. */

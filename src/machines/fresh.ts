@@ -4,17 +4,18 @@
  */
 import { CarrelError, messageOf } from '#base/errors.ts';
 import { newId } from '#base/ids.ts';
-import { type DriverName, type Limits, newLimits } from '#contract/schemas/machines.ts';
+import { type Activity, type DriverName, type Limits, newLimits } from '#contract/schemas/machines.ts';
 import { identify } from '#host/processes.ts';
 import { transaction } from '#store/database.ts';
 import { selectOptionalImageByName } from '#store/images.ts';
-import { selectOptionalMachine } from '#store/machines.ts';
+import { type Machine as Row, selectMachine, selectOptionalMachine } from '#store/machines.ts';
 import { selectNetworkByName } from '#store/networks.ts';
-import { type Cloud, driverNamed } from './cloud.ts';
-import type { RunningMachine } from './driver.ts';
+import { type Cloud, driverFor, driverNamed, specOf } from './cloud.ts';
+import { consoleName, type FileRead, type RunningMachine, type Terminal } from './driver.ts';
 import { carryOut } from './jobs.ts';
 import { imageKindOf, insertWhole, limitsFor, type RequireImage } from './requests.ts';
 import { changeMachine } from './rows.ts';
+import type { WorkOptions } from './work.ts';
 
 export interface FreshOptions {
   readonly image: string;
@@ -35,6 +36,15 @@ export interface FreshMachine extends Pick<
 > {
   readonly id: string;
   readonly address: string;
+  /** The machine while it is switched on, also when it has just ended; not always the same after a start. */
+  running(): RunningMachine | undefined;
+  stop(options: { graceMs: number }): Promise<void>;
+  /** False: it runs, and has not answered within `limitMs`, whatever became of it. */
+  start(options: { limitMs: number; signal: AbortSignal }): Promise<boolean>;
+  /** Its console, on or off. */
+  record(): Promise<Terminal>;
+  /** See the driver's readDisk; `driver_unsupported` where there is none. */
+  readDisk(path: string, options: { maxBytes: number }): Promise<FileRead>;
 }
 
 /** Marks the machines made here, for people and for selection. */
@@ -83,6 +93,7 @@ export async function withFresh<T>(
     return await work({
       id: row.id,
       address: row.address ?? '',
+      ...(await switchable(cloud, row, machine)),
       process: machine.process,
       ended: machine.ended,
       run: (request, runOptions) => machine.run(request, runOptions),
@@ -96,6 +107,44 @@ export async function withFresh<T>(
     await removeFresh(cloud, row.id);
     cloud.fresh.delete(row.id);
   }
+}
+
+/** Off and on again, by the same work as everybody else's machines, which this process must finish by itself. */
+async function switchable(
+  cloud: Cloud,
+  row: Row,
+  made: RunningMachine,
+): Promise<Pick<FreshMachine, 'running' | 'stop' | 'start' | 'record' | 'readDisk'>> {
+  const { id } = row;
+  const driver = driverFor(cloud, row);
+  const spec = await specOf(cloud, row);
+  let last: RunningMachine | undefined = made;
+  const act = async (activity: Activity, signal: AbortSignal, options: WorkOptions): Promise<void> => {
+    using _lock = await cloud.locks.take(id, { signal });
+    const now = await selectMachine(cloud.db, id);
+    const gen = await changeMachine(cloud.db, now, { activity });
+    if (gen === undefined) throw new CarrelError('machine_lost', 'the machine was taken away');
+    const context = { signal, step: () => undefined };
+    await carryOut(cloud, { ...now, gen, activity }, activity, context, options);
+  };
+  return {
+    running: () => last,
+    async stop({ graceMs }) {
+      last = undefined;
+      await act('stopping', new AbortController().signal, { graceMs });
+    },
+    async start({ limitMs, signal }) {
+      let answers = true;
+      await act('starting', signal, { patience: { limitMs, silent: () => (answers = false) } });
+      last = cloud.living.get(id);
+      return answers;
+    },
+    record: () => driver.openExec(spec, consoleName),
+    async readDisk(path, options) {
+      if (driver.readDisk) return driver.readDisk(spec, path, options);
+      throw new CarrelError('driver_unsupported', `disks of machines of kind ${driver.name} are not read`);
+    },
+  };
 }
 
 /** Whatever state it is in. A failure is left to the next reconciliation, and does not hide the work's result. */

@@ -2,7 +2,7 @@
  * What the activities do to the world. Every step looks first and then acts, so each can be cut off by a
  * kill -9 at any point and be done again from the start by the next attempt.
  */
-import { CarrelError, messageOf } from '#base/errors.ts';
+import { CarrelError, isCarrelError, messageOf } from '#base/errors.ts';
 import type { Activity } from '#contract/schemas/machines.ts';
 import type { Machine as Row } from '#store/machines.ts';
 import { type Cloud, driverFor, specOf } from './cloud.ts';
@@ -27,6 +27,13 @@ export interface WorkOptions {
   readonly graceMs?: number | undefined;
   /** Of work at a snapshot. */
   readonly snapshotId?: string | undefined;
+  /** A machine that is started and has not answered by then runs all the same; `silent` is told. */
+  readonly patience?: Patience | undefined;
+}
+
+interface Patience {
+  readonly limitMs: number;
+  readonly silent: () => void;
 }
 
 /** What has come of an activity. */
@@ -51,7 +58,7 @@ export async function perform(
   row: Row,
   activity: Activity,
   context: WorkContext,
-  { graceMs = 5000, snapshotId }: WorkOptions = {},
+  { graceMs = 5000, snapshotId, patience }: WorkOptions = {},
 ): Promise<Outcome> {
   const machinery = await machineryOf(cloud, row);
   const scene: Scene = { ...context, ...machinery };
@@ -60,7 +67,7 @@ export async function perform(
       return { running: await create(scene, configOf(row).start) };
     case 'starting':
       if (row.state === 'failed') await stop(scene, 0); // what is left of it, even out of reach
-      return { running: await start(scene) };
+      return { running: await start(scene, patience) };
     case 'stopping':
       await stop(scene, graceMs);
       return {};
@@ -116,7 +123,7 @@ async function create(scene: Scene, startIt: boolean): Promise<RunningMachine | 
   return startIt ? start(scene) : undefined;
 }
 
-async function start(scene: Scene): Promise<RunningMachine> {
+async function start(scene: Scene, patience?: Patience): Promise<RunningMachine> {
   const { row, driver, spec, cloud, signal } = scene;
   const living = cloud.living.get(spec.id);
   if (living) return ready(scene, living);
@@ -124,15 +131,18 @@ async function start(scene: Scene): Promise<RunningMachine> {
   if (row.activity !== 'creating' && configOf(row).source) await prepareDisk(scene, signal);
   scene.step('start');
   signal.throwIfAborted();
-  return ready(scene, await driver.start(spec));
+  return ready(scene, await driver.start(spec), patience);
 }
 
-async function ready(scene: Scene, machine: RunningMachine): Promise<RunningMachine> {
+async function ready(scene: Scene, machine: RunningMachine, patience?: Patience): Promise<RunningMachine> {
   const { cloud, spec, signal } = scene;
   scene.step('wait until it answers');
   try {
-    const limitMs = readyLimitMs[machine.runtime.accelerator ?? 'own'];
-    await unlessAborted(signal, machine.ready({ limitMs }));
+    const limitMs = patience?.limitMs ?? readyLimitMs[machine.runtime.accelerator ?? 'own'];
+    await unlessAborted(signal, machine.ready({ limitMs })).catch((error: unknown) => {
+      if (!patience || !isCarrelError(error, 'deadline_exceeded')) throw error;
+      patience.silent();
+    });
   } catch (error) {
     if (cloud.living.get(spec.id) !== machine) machine.release(); // the next attempt, or the undoing, adopts it
     throw error;

@@ -12,6 +12,8 @@ import type { Logger } from '#base/log.ts';
 import { openLabFolders, type LabFolders } from '#classroom/folders.ts';
 import { defineRegradeJob } from '#classroom/regrades.ts';
 import { fabricEnvironment } from '#fabric/environment.ts';
+import { freshVm } from '#grading/fresh-vm.ts';
+import { imageOfLab } from '#grading/image.ts';
 import type { WithFreshMachine } from '#grading/machine.ts';
 import { openBlobs, type BlobStore } from '#images/blobs.ts';
 import type { OnlineRunner } from '#images/disk/online.ts';
@@ -157,7 +159,7 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
         grader: {
           sandboxes,
           guard,
-          rootOf: async (image) => (await images.ensure(image)).path,
+          imageOf: (lab) => imageOfLab(images, lab),
           withFreshMachine: freshMachines(db, async () => (await machines.soon()).service),
         },
       });
@@ -212,24 +214,26 @@ function serviceOf(part: Part<{ readonly service: Machines }>): Part<Machines> {
 
 /** Machines for grading: made for the author of the submission, in the course of its lab. */
 function freshMachines(db: Db, machines: () => Promise<Machines>): WithFreshMachine {
-  return async ({ image, submissionId, labels, signal }, use) => {
-    const { ownerId, courseId, labId } = await db
+  return async ({ submissionId, ...wanted }, use) => {
+    const owner = await db
       .selectFrom('submissions')
       .innerJoin('labs', 'labs.id', 'submissions.lab_id')
       .select(['submissions.user_id as ownerId', 'labs.course_id as courseId', 'labs.id as labId'])
       .where('submissions.id', '=', submissionId)
       .executeTakeFirstOrThrow();
     const service = await machines();
-    return service.withFreshMachine(
-      { image, submissionId, ownerId, courseId, labId, labels, signal },
-      (machine) =>
-        use({
-          id: machine.id,
-          initPid: machine.process.pid,
-          address: machine.address === '' ? null : machine.address,
-          run: (request, { signal }) => machine.run(request, { signal }),
-          writeFile: (path, bytes, { mode }) => machine.writeFile(path, bytes, { mode }),
-        }),
-    );
+    return service.withFreshMachine({ ...wanted, submissionId, ...owner }, (machine) => {
+      const address = machine.address === '' ? null : machine.address;
+      if (wanted.driver === 'qemu')
+        return use(freshVm({ ...machine, address, console: () => machine.record() }));
+      return use({
+        driver: 'container',
+        id: machine.id,
+        initPid: machine.process.pid,
+        address,
+        run: (request, { signal }) => machine.run(request, { signal }),
+        writeFile: (path, bytes, { mode }) => machine.writeFile(path, bytes, { mode }),
+      });
+    });
   };
 }

@@ -113,8 +113,11 @@ export const processSpec = z
   );
 export type ProcessSpec = z.infer<typeof processSpec>;
 
-export const pingSpec = z.strictObject({ address: ipv4, from: of });
-export type PingSpec = z.infer<typeof pingSpec>;
+export const pingSpec = z.strictObject({
+  /** Of another namespace in a container; a virtual machine is asked at its own. */
+  address: ipv4.optional(),
+  from: of,
+});
 
 export const machineFileSpec = z
   .strictObject({
@@ -155,7 +158,11 @@ export const interfaceSpec = z
   .refine((it) => it.name !== undefined || it.address !== undefined, 'needs a name or an address');
 export type InterfaceSpec = z.infer<typeof interfaceSpec>;
 
-const observations = ['process', 'ping', 'file', 'listen', 'mounts', 'interface'] as const;
+/** What the machine has written to its serial line since it was switched on last. */
+export const consoleSpec = z.strictObject({ contains: z.string().min(1).max(4096) });
+export type ConsoleSpec = z.infer<typeof consoleSpec>;
+
+export const observations = ['process', 'ping', 'file', 'listen', 'mounts', 'interface', 'console'] as const;
 
 export const observeSpec = z
   .strictObject({
@@ -165,6 +172,7 @@ export const observeSpec = z
     listen: listenSpec.optional(),
     mounts: mountsSpec.optional(),
     interface: interfaceSpec.optional(),
+    console: consoleSpec.optional(),
   })
   .superRefine(oneOf(observations));
 export type ObserveSpec = z.infer<typeof observeSpec>;

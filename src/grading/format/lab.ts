@@ -4,6 +4,7 @@ import type { Parsed } from './document.ts';
 import type { AnswersSpec, GuestSpec } from './guest.ts';
 import { type BuildSpec, type CallSpec, type ObserveSpec, type RunSpec, subjectOf } from './kinds.ts';
 import { type LimitFields, type Limits, resolveLimits } from './limits.ts';
+import { type LabMachine, needsPowerOff, refusalOf, resolveMachine } from './machine.ts';
 import { sharePoints, sumPoints } from './points.ts';
 import type { CheckFields, Expected, LabFields, StartStep, SubmitFields } from './schema.ts';
 
@@ -32,6 +33,8 @@ export interface LabDefinition {
   readonly summary: string;
   readonly image: string;
   readonly run: 'sandbox' | 'machine';
+  /** Students' machines, and, with `run: machine`, those that submissions are graded in. */
+  readonly machine: LabMachine;
   readonly points: number;
   readonly submit: SubmitFields;
   readonly limits: Limits;
@@ -77,16 +80,50 @@ function problemsOfNeeds(checks: readonly CheckFields[]): Problem[] {
   return problems;
 }
 
-function problemsOfKinds(lab: LabFields): Problem[] {
+/** A lab whose submissions run in sandboxes. */
+function problemsOfSandbox({ start, machine, checks }: LabFields): Problem[] {
   const problems: Problem[] = [];
-  if (lab.run === 'sandbox' && lab.start.length > 0)
+  if (start.length > 0)
     problems.push({ path: ['start'], message: 'prepares a machine, but run says sandbox' });
-  for (const [index, check] of lab.checks.entries())
-    if (lab.run === 'sandbox' && check.observe)
+  if (machine) problems.push({ path: ['machine'], message: 'describes a machine, but run says sandbox' });
+  for (const [index, check] of checks.entries())
+    if (check.observe)
       problems.push({
         path: ['checks', index, 'observe'],
         message: 'looks at a machine, but run says sandbox',
       });
+  return problems;
+}
+
+const noSandbox =
+  'needs a sandbox of the image, and that of a virtual machine is a disk. What a command in the machine says, its root could have forged: place and run it in the start steps, and observe what it leaves';
+
+/** A lab whose submissions get a machine: what its driver does not have, and what cannot be seen of it. */
+function problemsOfMachine(lab: LabFields): Problem[] {
+  const { driver } = resolveMachine(lab.machine);
+  const problems: Problem[] = [];
+  for (const [index, { restart }] of lab.start.entries())
+    if (restart !== undefined && driver === 'container')
+      problems.push({
+        path: ['start', index, 'restart'],
+        message: 'is for virtual machines: a container has nothing that boots',
+      });
+  if (driver === 'qemu' && lab.build) problems.push({ path: ['build'], message: noSandbox });
+  let off: string | undefined;
+  for (const [index, { id, run, call, observe }] of lab.checks.entries()) {
+    const path = ['checks', index];
+    if (driver === 'qemu' && (run ?? call))
+      problems.push({ path: [...path, run ? 'run' : 'call'], message: noSandbox });
+    if (!observe) continue;
+    const refusal = refusalOf(driver, observe);
+    if (refusal) problems.push({ path: [...path, 'observe', refusal.field], message: refusal.message });
+    else if (needsPowerOff(driver, observe)) off ??= id;
+    else if (off !== undefined)
+      problems.push({
+        path,
+        message: `looks at the machine while it runs, but check ${off} has it switched off to read its disk: put the checks of files last`,
+      });
+  }
   return problems;
 }
 
@@ -139,7 +176,7 @@ export function resolveLab({ value: lab, complain }: Parsed<LabFields>): LabDefi
   const points = pointsOf(lab);
   const problems = [
     ...problemsOfNeeds(lab.checks),
-    ...problemsOfKinds(lab),
+    ...(lab.run === 'sandbox' ? problemsOfSandbox(lab) : problemsOfMachine(lab)),
     ...problemsOfLimits(lab),
     ...('path' in points ? [points] : []),
   ];
@@ -150,6 +187,7 @@ export function resolveLab({ value: lab, complain }: Parsed<LabFields>): LabDefi
     summary: lab.summary,
     image: lab.image,
     run: lab.run,
+    machine: resolveMachine(lab.machine),
     points: points.total,
     submit: lab.submit,
     limits: resolveLimits(lab.limits),

@@ -6,6 +6,7 @@ import { argv, duration, oneOf, relativePath, size, targetPath } from './fields.
 import { answersSpec, guestSpec } from './guest.ts';
 import { buildSpec, callSpec, observeSpec, runSpec } from './kinds.ts';
 import { limitFields } from './limits.ts';
+import { machineFields } from './machine.ts';
 
 /** What a solution promises of a check: its state, or, for a failed check, how it failed. */
 export const promise = z.enum([
@@ -65,8 +66,10 @@ export const startStep = z
     run: z.strictObject({ argv, timeLimit: duration(600_000, '10 minutes').default(30_000) }).optional(),
     /** Waits, for what the commands left running. */
     wait: duration(60_000, '1 minute').optional(),
+    /** Shuts a virtual machine down, switches it on, and waits so long, at most, until it answers. */
+    restart: duration(600_000, '10 minutes').optional(),
   })
-  .superRefine(oneOf(['place', 'run', 'wait']));
+  .superRefine(oneOf(['place', 'run', 'wait', 'restart']));
 export type StartStep = z.infer<typeof startStep>;
 
 const points = z.number().min(0).max(100_000).multipleOf(0.01, 'must be a multiple of 0.01');
@@ -100,6 +103,7 @@ export const labFields = z.strictObject({
   summary: z.string().max(4000).default(''),
   image: name,
   run: z.enum(['sandbox', 'machine']),
+  machine: machineFields.optional(),
   points: points.optional(),
   submit: submitFields,
   limits: limitFields.optional(),

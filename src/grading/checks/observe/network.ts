@@ -1,7 +1,7 @@
 /** What a machine's networks answer, asked by our own code. */
 import { connect } from 'node:net';
 import type { ProcessIdentity } from '#host/processes.ts';
-import type { InterfaceSpec, ListenSpec, PingSpec } from '../../format/kinds.ts';
+import type { InterfaceSpec, ListenSpec } from '../../format/kinds.ts';
 import { type Outcome, failed, passed } from '../../judge/outcome.ts';
 import { quote } from '../../judge/text.ts';
 import { askInside } from './enter.ts';
@@ -11,9 +11,14 @@ const connectMs = 5000;
 const answerBytes = 65_536;
 
 /** An echo sent from the namespace of `from` must be answered by another namespace on a link they share. */
-export async function observePing(from: ProcessIdentity, { address }: PingSpec): Promise<Outcome> {
+export async function observePing(from: ProcessIdentity, address: string): Promise<Outcome> {
   if (localAddresses(from.pid).has(address))
     return failed(`${address} belongs to the network namespace that sends, so an answer proves nothing`);
+  return await pingFrom(from, address);
+}
+
+/** An echo sent from the network namespace of a process is answered. */
+export async function pingFrom(from: ProcessIdentity, address: string): Promise<Outcome> {
   const said = await askInside({ kind: 'ping', process: from, address });
   if (said?.kind !== 'ping') return failed('the process whose network was to be used has ended');
   if (said.answered) return passed(`${address} answers`);

@@ -14,11 +14,12 @@ import { createAgents } from './agents.ts';
 import { openConsole } from './console.ts';
 import { copyDisk, dropDiskSnapshot, makeDisk, restoreDisk, snapshotDisk } from './disk/disk.ts';
 import type { DiskFiles } from './disk/files.ts';
+import { readStopped } from './disk/read.ts';
 import { secretsOf } from './identity.ts';
 import { openRunning, runningVm } from './running.ts';
 import { readRuntime } from './runtime.ts';
 import { qemuUid, vmPaths } from './spec.ts';
-import { launchQemu, requireDiskImage } from './start.ts';
+import { launchQemu, requireDiskImage, requireQemu } from './start.ts';
 import { type CloneParts, phaseOf } from './template/clone.ts';
 import { TemplateStore } from './template/files.ts';
 import { openTemplateMemory } from './template/memory.ts';
@@ -88,6 +89,7 @@ export function createQemuDriver(host: DriverHost): Driver {
       password: true,
     },
     async validate(request, image) {
+      requireQemu();
       validateVm(request, image);
     },
     prepare,
@@ -118,6 +120,10 @@ export function createQemuDriver(host: DriverHost): Driver {
     snapshot: async (spec, snapshot) => snapshotDisk(await filesOf(spec), snapshot),
     restore: async (spec, snapshot) => restoreDisk(await filesOf(spec), snapshot),
     dropSnapshot: (spec, snapshot) => dropDiskSnapshot(spec.directory, snapshot),
+    async readDisk(spec, path, options) {
+      const image = await requireDiskImage(spec, host);
+      return readStopped({ directory: spec.directory, image: image.path }, path, options);
+    },
     async openExec({ directory }, execId) {
       if (execId === consoleName) return openConsole(directory);
       refuseEnded(directory, execId);
