@@ -110,11 +110,13 @@ function problemsOfMachine(lab: LabFields): Problem[] {
       });
   if (driver === 'qemu' && lab.build) problems.push({ path: ['build'], message: noSandbox });
   let off: string | undefined;
-  for (const [index, { id, run, call, observe }] of lab.checks.entries()) {
+  for (const [index, { id, observe, ...check }] of lab.checks.entries()) {
     const path = ['checks', index];
-    if (driver === 'qemu' && (run ?? call))
-      problems.push({ path: [...path, run ? 'run' : 'call'], message: noSandbox });
-    if (!observe) continue;
+    if (!observe) {
+      const kind = kindOf(check)?.kind;
+      if (driver === 'qemu' && kind) problems.push({ path: [...path, kind], message: noSandbox });
+      continue;
+    }
     const refusal = refusalOf(driver, observe);
     if (refusal) problems.push({ path: [...path, 'observe', refusal.field], message: refusal.message });
     else if (needsPowerOff(driver, observe)) off ??= id;
