@@ -113,13 +113,15 @@ for p in /proc/[0-9]*; do case $(readlink $p/exe) in */carrel/agent*) kill -9 \$
   },
 );
 
+async function pingIn(text: string): Promise<string> {
+  return summary(await gradeTexts(grader, { 'lab.yaml': text }, { 'setup.sh': '' }), 'ping');
+}
+
 test('end to end: an image of the wrong kind is the author’s mistake, said by name', { skip }, async () => {
   const checks = observe('ping', 'ping: {}');
-  const wrong = async (text: string): Promise<string> =>
-    summary(await gradeTexts(grader, { 'lab.yaml': text }, { 'setup.sh': '' }), 'ping');
-  assert.match(await wrong(lab(checks).replace('tiny', 'busybox')), /^error 0: image busybox is no disk/);
+  assert.match(await pingIn(lab(checks).replace('tiny', 'busybox')), /^error 0: image busybox is no disk/);
   const container = lab(observe('ping', 'ping: { address: 10.0.0.1 }')).replace(/machine: \{.*\n/, '');
-  assert.match(await wrong(container), /^error 0: image tiny is the disk of a virtual machine/);
+  assert.match(await pingIn(container), /^error 0: image tiny is the disk of a virtual machine/);
 });
 
 test(

@@ -110,7 +110,8 @@ function problemsOfMachine(lab: LabFields): Problem[] {
       });
   if (driver === 'qemu' && lab.build) problems.push({ path: ['build'], message: noSandbox });
   let off: string | undefined;
-  for (const [index, { id, observe, ...check }] of lab.checks.entries()) {
+  for (const [index, check] of lab.checks.entries()) {
+    const { observe } = check;
     const path = ['checks', index];
     if (!observe) {
       const kind = kindOf(check)?.kind;
@@ -119,7 +120,7 @@ function problemsOfMachine(lab: LabFields): Problem[] {
     }
     const refusal = refusalOf(driver, observe);
     if (refusal) problems.push({ path: [...path, 'observe', refusal.field], message: refusal.message });
-    else if (needsPowerOff(driver, observe)) off ??= id;
+    else if (needsPowerOff(driver, observe)) off ??= check.id;
     else if (off !== undefined)
       problems.push({
         path,
