@@ -154,7 +154,8 @@ test('end to end: what a killed grader leaves running is ended by the next one',
     import { openLocalGrader } from ${JSON.stringify(new URL('local.ts', import.meta.url))};
     const grader = await openLocalGrader({ slots: 1 });
     const signal = new AbortController().signal;
-    await grader.withFreshMachine({ image: 'busybox', submissionId: 's', labels: {}, signal }, async ({ initPid }) => {
+    const wanted = { image: 'busybox', driver: 'container', limits: {}, submissionId: 's', labels: {}, signal };
+    await grader.withFreshMachine(wanted, async ({ initPid }) => {
       console.log(initPid);
       await new Promise((resolve) => setTimeout(resolve, 60_000));
     });`;
@@ -162,7 +163,7 @@ test('end to end: what a killed grader leaves running is ended by the next one',
     cwd: join(import.meta.dirname, '../..'),
     stdio: ['ignore', 'pipe', 'inherit'],
   });
-  const [line] = await once(child.stdout, 'data');
+  const [line] = await once(child.stdout, 'data', { signal: AbortSignal.timeout(120_000) });
   const init = identify(Number(String(line)));
   assert.ok(init);
   child.kill('SIGKILL');

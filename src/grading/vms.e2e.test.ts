@@ -141,7 +141,7 @@ test(
       cwd: join(import.meta.dirname, '../..'),
       stdio: ['ignore', 'pipe', 'inherit'],
     });
-    const [line] = await once(child.stdout, 'data');
+    const [line] = await once(child.stdout, 'data', { signal: AbortSignal.timeout(120_000) });
     const directory = String(line).trim();
     const keeper = identify(Number(readLockNote(keptPaths(directory).lock)?.split(' ')[0]));
     assert.ok(keeper);
