@@ -43,9 +43,11 @@ import {
   type Wire,
   type Wires,
   belongsTo,
+  isLoose,
   linkOf,
   openWires,
   planWire,
+  tapOf,
   wireDoor,
 } from './wires.ts';
 
@@ -117,9 +119,13 @@ export interface Fabric extends Disposable, Pick<Wires, 'plug' | 'plugTap' | 'co
   /**
    * Makes networks, links and filter agree with `wires` and the networks that were ensured: everything that belongs
    * to none of them goes. Returns the links removed and the machines that have no wire. For a start, before machines
-   * are made: a machine that is plugged meanwhile and not in `wires` is cut off.
+   * are made: a machine that is plugged meanwhile and not in `wires` is cut off. A device that was made loose and leads
+   * nowhere yet stays, if it is of one of these machines or of `loose`: whoever holds it could not get it back.
    */
-  reconcile(wires: readonly Wire[]): Promise<{ removed: string[]; missing: string[] }>;
+  reconcile(
+    wires: readonly Wire[],
+    options?: { readonly loose?: ReadonlySet<string> },
+  ): Promise<{ removed: string[]; missing: string[] }>;
   close(): void;
 }
 
@@ -231,12 +237,15 @@ export async function openFabric(options: FabricOptions = {}): Promise<Fabric> {
     networks.set(network.name, network);
   };
 
-  const reconcile = async (known: readonly Wire[]): Promise<{ removed: string[]; missing: string[] }> => {
+  const reconcile: Fabric['reconcile'] = async (known, { loose = new Set<string>() } = {}) => {
     const removed: string[] = [];
     const present = await links.list();
     const all = new Map<string, Plugged>();
     const missing: string[] = [];
-    const kept = new Set<string>();
+    const nowhere = new Set([...loose, ...known.map(({ machineId }) => machineId)].map(tapOf));
+    const kept = new Set(
+      present.filter((link) => isLoose(link) && nowhere.has(link.name)).map(({ name }) => name),
+    );
     for (const wire of known) {
       const { machineId } = wire;
       const link = present.find((candidate) => belongsTo(candidate, machineId));

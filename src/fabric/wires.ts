@@ -64,6 +64,11 @@ export function belongsTo({ name, alias, kind }: Link, machineId: string): boole
   return alias === machineId && kind !== 'bridge';
 }
 
+/** A device that was made by itself and has not been given a place yet: see `connectTap`. */
+export function isLoose({ name, alias, master }: Link): boolean {
+  return name.startsWith('t-') && alias === undefined && (master ?? 0) === 0;
+}
+
 /** Frames as long as Ethernet's, for every wire. */
 const MTU = 1500;
 

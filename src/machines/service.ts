@@ -22,6 +22,7 @@ import type { Fabric } from '#fabric/fabric.ts';
 import type { Images } from '#images/store.ts';
 import type { RunnableJob } from '#jobs/types.ts';
 import type { Db } from '#store/schema.ts';
+import { selectSpares } from '#store/templates.ts';
 import type { Actor, RequestInfo } from '#base/actor.ts';
 import { type Cloud, neighbourhoodOf } from './cloud.ts';
 import { requestClone } from './clones.ts';
@@ -51,6 +52,7 @@ import { scriptJob } from './script-job.ts';
 import { openScripts, type Scripts } from './scripts.ts';
 import type { Verb } from './state.ts';
 import { openTemplates, type Templates } from './templates/service.ts';
+import type { UpkeepOptions } from './templates/upkeep.ts';
 import { createWaiting } from './waiting.ts';
 
 export interface MachinesOptions {
@@ -66,8 +68,8 @@ export interface MachinesOptions {
   /** Adopt, correct and sweep, now and every few seconds: one process per cloud does, the daemon. */
   readonly reconciles?: boolean;
   readonly reconcileEveryMs?: number;
-  /** Virtual machines that had to boot leave a template behind for the next ones. */
-  readonly parksByItself?: boolean;
+  /** Virtual machines that had to boot leave a template behind for the next ones, unless told otherwise. */
+  readonly templates?: Partial<UpkeepOptions>;
   /** The kinds of machines; all there are unless given. */
   readonly drivers?: (host: DriverHost) => Drivers;
 }
@@ -116,7 +118,7 @@ export async function openMachines({
   log = silent,
   reconciles = true,
   reconcileEveryMs = 3000,
-  parksByItself = true,
+  templates: upkeep = {},
   drivers = createDrivers,
 }: MachinesOptions): Promise<Machines> {
   const directory = join(dataDirectory, 'machines');
@@ -144,7 +146,7 @@ export async function openMachines({
     unreachable: new Map(),
   };
   const requireImage: RequireImage = (name, wanted) => images.require(name, wanted);
-  const templates = openTemplates(cloud, requireImage, { automatic: parksByItself });
+  const templates = openTemplates(cloud, requireImage, upkeep);
   const views = openViews(db);
   const execs = openExecs(cloud);
   const verb: Machines['verb'] = (actor, id, verb, options) => requestVerb(cloud, actor, id, verb, options);
@@ -248,7 +250,8 @@ async function reconcileFabric({ db, log, networks }: Cloud, fabric: Fabric): Pr
           },
         ],
   );
-  const { removed, missing } = await fabric.reconcile(wires);
+  const loose = new Set((await selectSpares(db)).map(({ id }) => id));
+  const { removed, missing } = await fabric.reconcile(wires, { loose });
   log.info('fabric reconciled', { wires: wires.length, removed: removed.length, missing: missing.length });
 }
 

@@ -24,6 +24,7 @@ import { enterNetns, makeNetns, type Netbed } from '#test/netbed.ts';
 import type { Actor } from '#base/actor.ts';
 import type { Accepted } from './requests.ts';
 import { copyingDrivers } from './copying-driver.ts';
+import type { UpkeepOptions } from './templates/upkeep.ts';
 import { instanceOf, type Machines, openMachines } from './service.ts';
 
 export interface Bed extends AsyncDisposable {
@@ -39,7 +40,7 @@ export interface Bed extends AsyncDisposable {
   /** Closes service, worker and fork server; the machines go on. */
   suspend(): Promise<void>;
   /** Opens them again, as a daemon does that starts. */
-  resume(): Promise<void>;
+  resume(options?: { templates?: Partial<UpkeepOptions> }): Promise<void>;
   /** Waits for the job and throws its error. */
   done(accepted: Accepted | Promise<Accepted>): Promise<Job>;
   /** Creates a machine and waits until it runs; gives its id. */
@@ -62,6 +63,7 @@ export async function openService({
   log = silent,
   leaseMs = 3000,
   reconciles = true,
+  templates = { automatic: false },
 }: {
   store: Pick<Store, 'db' | 'listen'>;
   fabric: Fabric;
@@ -71,6 +73,7 @@ export async function openService({
   leaseMs?: number;
   /** As the daemon does, and a worker does not. */
   reconciles?: boolean;
+  templates?: Partial<UpkeepOptions>;
 }): Promise<ServiceParts> {
   mkdirSync(join(dataDirectory, 'run'), { recursive: true });
   const server = await startForkServer({ socket: join(dataDirectory, 'run', 'isolate.sock'), logger: log });
@@ -83,7 +86,7 @@ export async function openService({
     log,
     reconciles,
     reconcileEveryMs: 500,
-    parksByItself: false,
+    templates,
     drivers: copyingDrivers,
   });
   const worker = createWorker({ store, jobs: machines.jobs, leaseMs, heartbeatMs: leaseMs / 3, log });
@@ -115,7 +118,8 @@ export function request(wanted: Partial<NewMachine> = {}): NewMachine {
 export async function startBed({
   log = silent,
   leaseMs = 3000,
-}: { log?: Logger; leaseMs?: number } = {}): Promise<Bed> {
+  images: given,
+}: { log?: Logger; leaseMs?: number; images?: Images } = {}): Promise<Bed> {
   await using stack = new AsyncDisposableStack();
   const dataDirectory = mkdtempSync(join(tmpdir(), 'carrel-machines-'));
   chmodSync(dataDirectory, 0o711); // name servers are nobody's, and have their files in it
@@ -123,12 +127,13 @@ export async function startBed({
   stack.defer(() => sweepGroups(readCgroupLayout(), instanceGroup(instanceOf(dataDirectory))));
   const cluster = stack.adopt(await startTestCluster(), (each) => each.close());
   const store = await cluster.freshStore();
-  const images = await openImages();
-  await images.ensure('busybox');
+  const images = given ?? (await openImages());
+  if (!given) await images.ensure('busybox');
   const netns = stack.use(await makeNetns());
   enterNetns(netns.pid);
   const fabric = stack.use(await openFabric({ runDirectory: dataDirectory }));
-  const open = () => openService({ store, fabric, images, dataDirectory, log, leaseMs });
+  const open = (more: { templates?: Partial<UpkeepOptions> } = {}) =>
+    openService({ store, fabric, images, dataDirectory, log, leaseMs, ...more });
   let service = await open();
   stack.defer(() => service.close());
   stack.defer(async () => {
@@ -164,8 +169,8 @@ export async function startBed({
       return { id: user.id, name, admin };
     },
     suspend: () => service.close(),
-    async resume() {
-      service = await open();
+    async resume(options) {
+      service = await open(options);
     },
     done,
     async make(actor, wanted) {

@@ -125,7 +125,7 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
         instance: cloud,
         log,
         reconciles,
-        parksByItself: process.env['CARREL_AUTOPARK'] !== 'no',
+        templates: { automatic: process.env['CARREL_AUTOPARK'] !== 'no' },
       });
       const worker = createWorker({ store, jobs: service.jobs, slots: MACHINE_SLOTS, pollMs: POLL_MS, log });
       return { service, worker, fabric };

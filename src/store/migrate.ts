@@ -8,6 +8,7 @@ import * as classroom from './migrations/0004_classroom.ts';
 import * as virtual from './migrations/0005_virtual.ts';
 import * as reach from './migrations/0006_reach.ts';
 import * as templates from './migrations/0007_templates.ts';
+import * as parking from './migrations/0008_parking.ts';
 import type { Db } from './schema.ts';
 
 /** In order; the name of a released migration never changes. */
@@ -19,6 +20,7 @@ const migrations: Readonly<Record<string, Migration>> = {
   '0005_virtual': virtual,
   '0006_reach': reach,
   '0007_templates': templates,
+  '0008_parking': parking,
 };
 const names = Object.keys(migrations);
 

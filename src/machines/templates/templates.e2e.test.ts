@@ -1,7 +1,5 @@
 /** Templates through the service, with the real QEMU and the image `tiny`. */
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
@@ -11,6 +9,7 @@ import { type NewMachine, newMachine, runRequest } from '#contract/schemas/machi
 import { waitForJob } from '#jobs/wait.ts';
 import { skip } from '../drivers/qemu/testing.ts';
 import { type Bed, startBed } from '../testing.ts';
+import { startVictim } from '../victim.ts';
 
 /** A guest under emulation, on a host with other things to do. */
 const patienceMs = 120_000;
@@ -68,12 +67,7 @@ test(
   { skip },
   async () => {
     await bed.suspend();
-    const child = spawn(
-      process.execPath,
-      [join(import.meta.dirname, 'parking.ts'), bed.dataDirectory, JSON.stringify(bed.store.connection)],
-      { stdio: ['ignore', 'ignore', 'inherit'] },
-    );
-    const exit = once(child, 'exit');
+    await using worker = await startVictim(bed, { leaseMs: 2000, reconciles: false });
     const { templateId, job } = await park();
     await until(
       patienceMs,
@@ -88,8 +82,7 @@ test(
       },
       { everyMs: 20 },
     );
-    child.kill('SIGKILL');
-    await exit;
+    await worker.kill();
     const [first] = directories();
     assert.ok(first !== undefined);
     await bed.resume();

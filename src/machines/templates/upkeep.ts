@@ -3,6 +3,7 @@
  * removed, waiting copies replaced, and images that machines booted from parked for the next ones.
  */
 import { join } from 'node:path';
+import { sql } from 'kysely';
 import { isCarrelError, messageOf } from '#base/errors.ts';
 import { enqueue } from '#jobs/queue.ts';
 import { json } from '#store/columns.ts';
@@ -10,7 +11,8 @@ import type { StoredError } from '#store/jobs.ts';
 import { selectSpares, selectTemplates, type Spare, type Template as Row } from '#store/templates.ts';
 import type { Cloud } from '../cloud.ts';
 import { limitsOf, configOf } from '../rows.ts';
-import type { RequireImage } from '../requests.ts';
+import { imageKindOf, type RequireImage } from '../requests.ts';
+import { excessOf, speaksFor } from './choice.ts';
 import { discard } from './jobs.ts';
 import { fillJob } from './kinds.ts';
 import { markStale, maxTemplates, requestPark } from './requests.ts';
@@ -79,15 +81,10 @@ async function findStale(
   { maxBytes }: UpkeepOptions,
 ): Promise<void> {
   const driver = templateDriver(cloud);
-  let total = 0;
   for (const row of rows) {
     if (row.state !== 'ready' || row.key === null) continue;
     const there = await driver.find(row.key);
-    const key = await driver.keyOf(row.image_hash, limitsOfTemplate(row)).catch((error: unknown) => {
-      if (isCarrelError(error, 'not_found')) return undefined; // the image is gone
-      throw error;
-    });
-    if (there && key === row.key) {
+    if (there && (await keyNow(cloud, requireImage, row)) === row.key) {
       await cloud.db
         .updateTable('vm_templates')
         .set({ last_used_at: there.lastUsedAt })
@@ -96,16 +93,25 @@ async function findStale(
       continue;
     }
     await markStale(cloud.db, row.id);
-    if (row.kept && key !== undefined) await again(cloud, requireImage, row);
+    if (row.kept) await again(cloud, requireImage, row);
   }
   const ready = (await selectTemplates(cloud.db)).filter(({ state }) => state === 'ready');
-  for (const row of ready.toSorted((left, right) => usedAt(right) - usedAt(left))) {
-    total += row.bytes ?? 0;
-    if (total > maxBytes && !row.kept) await markStale(cloud.db, row.id);
-  }
+  for (const { id } of excessOf(ready, maxBytes)) await markStale(cloud.db, id);
 }
 
-const usedAt = (row: Row): number => (row.last_used_at ?? row.created_at).getTime();
+/**
+ * The key of the template that a new machine of that image and size would be copied from; undefined when the image is
+ * gone. New machines ask for their image by name, which may mean another one by now.
+ */
+async function keyNow(cloud: Cloud, requireImage: RequireImage, row: Row): Promise<string | undefined> {
+  try {
+    const { hash } = await requireImage(row.image, { kind: imageKindOf[templateDriverName] });
+    return await templateDriver(cloud).keyOf(hash, limitsOfTemplate(row));
+  } catch (error) {
+    if (isCarrelError(error, 'not_found')) return undefined;
+    throw error;
+  }
+}
 
 /** A template that somebody asked for is made anew, of what its image's name means now. */
 async function again(cloud: Cloud, requireImage: RequireImage, row: Row): Promise<void> {
@@ -181,17 +187,30 @@ async function claim({ db }: Cloud, id: string): Promise<boolean> {
   return numUpdatedRows > 0n;
 }
 
+/** When a template of that key was asked for last, whatever became of it. */
+async function askedFor({ db }: Cloud, key: string): Promise<Date | undefined> {
+  const event = await db
+    .selectFrom('events')
+    .select('at')
+    .where('kind', '=', 'template.making')
+    .where(sql<string>`payload->>'key'`, '=', key)
+    .orderBy('at', 'desc')
+    .executeTakeFirst();
+  return event?.at;
+}
+
 /** One at a time: what a machine has booted from and could have been copied. */
 async function parkBooted(cloud: Cloud, requireImage: RequireImage, rows: readonly Row[]): Promise<void> {
   const fixed = rows.filter(({ kept, state }) => kept && state !== 'stale');
   if (fixed.length >= maxTemplates || rows.some(({ state }) => state === 'making')) return;
   const machines = await cloud.db
     .selectFrom('machines')
-    .select(['id', 'config', 'limits', 'runtime'])
+    .select(['id', 'config', 'limits', 'runtime', 'created_at'])
     .where('driver', '=', templateDriverName)
     .where('state', '=', 'running')
     .where('activity', 'is', null)
     .where('deleted_at', 'is', null)
+    .orderBy('created_at', 'desc') // the youngest speaks for its like
     .execute();
   const seen = new Set<string>();
   for (const row of machines) {
@@ -204,7 +223,7 @@ async function parkBooted(cloud: Cloud, requireImage: RequireImage, rows: readon
     const image = await requireImage(name, { kind: 'disk' }).catch(() => undefined);
     if (image?.hash !== imageHash || image.disk?.agent !== true) continue;
     const key = await templateDriver(cloud).keyOf(imageHash, limitsOf(row));
-    if (rows.some((each) => each.key === key)) continue;
+    if (rows.some((each) => each.key === key) || !speaksFor(row, await askedFor(cloud, key))) continue;
     await requestPark(
       cloud,
       requireImage,

@@ -281,6 +281,33 @@ test('a machine boots, is who it is told to be, works, and ends in order', { ski
   });
 });
 
+test(
+  'an orderly stop is done by the machine itself, asked by its agent: its last wishes are heard, and all is on its disk',
+  { skip },
+  async () => {
+    const spec = bed.spec();
+    const machine = await bed.boot(spec);
+    // the first thing that init does when it is told to power off
+    await shell(
+      machine,
+      String.raw`sed -i 's#^::shutdown#::shutdown:/bin/touch /root/orderly\n&#' /etc/inittab && kill -HUP 1 && sleep 1`,
+    );
+    await shell(machine, 'echo late >/root/late'); // written, and not synced
+    await machine.stop({ graceMs });
+    assert.deepEqual((await machine.ended).end, { kind: 'exited', status: 0 });
+    machine.release();
+    await bed.driver.tidy(spec);
+    const again = await bed.boot(spec);
+    assert.equal(await shell(again, 'cat /root/late; ls /root/orderly'), 'late\n/root/orderly\n');
+    await shell(again, 'rm /root/orderly; sync');
+    await end(spec, again); // the plug
+    const last = await bed.boot(spec);
+    assert.equal(await shell(last, 'ls /root/orderly 2>/dev/null || echo none'), 'none\n');
+    await end(spec, last);
+    await bed.driver.remove(spec);
+  },
+);
+
 test('snapshots: taken while it runs, put back, copied, and forgotten', { skip }, async (t) => {
   const spec = bed.spec();
   const machine = await bed.boot(spec);
