@@ -60,7 +60,7 @@ export class Kvm {
   /** What this KVM can do. Value 0: not there; 1: there; more: what the table of capabilities says. */
   capabilities(): HostCapability[] {
     const ask = (number: number): number => kvmCall(this.#fd.fd, 'CHECK_EXTENSION', number);
-    return Object.entries(capabilities).map(([name, { number, doc, unit }]) => ({
+    return Object.entries<Capability>(capabilities).map(([name, { number, doc, unit }]) => ({
       name,
       number,
       doc,

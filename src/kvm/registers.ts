@@ -122,6 +122,17 @@ export class SpecialRegisters {
     this.view.setBigUint64(kvmSregs.fields[name], value, true);
   }
 
+  /** The descriptor table's place and last byte. */
+  setGdt(base: bigint, limit: number): void {
+    this.view.setBigUint64(kvmSregs.fields['gdt.base'], base, true);
+    this.view.setUint16(kvmSregs.fields['gdt.limit'], limit, true);
+  }
+
+  setIdt(base: bigint, limit: number): void {
+    this.view.setBigUint64(kvmSregs.fields['idt.base'], base, true);
+    this.view.setUint16(kvmSregs.fields['idt.limit'], limit, true);
+  }
+
   /** The interrupt table's place and last byte. */
   get idt(): { readonly base: bigint; readonly limit: number } {
     return {

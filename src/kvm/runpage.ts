@@ -148,6 +148,20 @@ export class RunPage {
     return this.view.getBigUint64(kvmRun['debug.arch.dr6'], true);
   }
 
+  // KVM_EXIT_HYPERCALL
+
+  /** The call's number, and what the guest had in RBX, RCX, RDX, RSI. */
+  get hypercall(): { readonly nr: bigint; readonly words: readonly bigint[] } {
+    const word = (index: number): bigint =>
+      this.view.getBigUint64(kvmRun['hypercall.args'] + index * 8, true);
+    return { nr: this.view.getBigUint64(kvmRun['hypercall.nr'], true), words: [0, 1, 2, 3].map(word) };
+  }
+
+  /** What the guest gets in RAX. */
+  set hypercallResult(value: bigint) {
+    this.view.setBigInt64(kvmRun['hypercall.ret'], value, true);
+  }
+
   // KVM_EXIT_INTERNAL_ERROR and KVM_EXIT_FAIL_ENTRY
 
   get suberror(): number {

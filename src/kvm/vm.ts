@@ -1,9 +1,18 @@
 /** One virtual machine: memory slots and processors. */
 import { CarrelError } from '#base/errors.ts';
 import { type Fd, ownFd } from '#host/fds.ts';
-import { addressOf } from '#host/syscalls.ts';
+import { addressOf, errnoName, syscallError, trySyscall } from '#host/syscalls.ts';
+import { capabilities, type CapabilityName } from './abi/capabilities.ts';
 import { MEM_LOG_DIRTY_PAGES } from './abi/flags.ts';
-import { kvmDirtyLog, kvmMemoryRegion } from './abi/structs.ts';
+import { ioctls } from './abi/ioctls.ts';
+import {
+  kvmCpuid2,
+  kvmCpuidEntry,
+  kvmCpuidEntryBytes,
+  kvmDirtyLog,
+  kvmEnableCap,
+  kvmMemoryRegion,
+} from './abi/structs.ts';
 import { type GuestMemory, pageBytes } from './memory.ts';
 import { RunPage } from './runpage.ts';
 import { kvmCall, Vcpu } from './vcpu.ts';
@@ -30,6 +39,30 @@ export class Vm {
   /** Size of each vCPU's kvm_run. */
   get runBytes(): number {
     return this.#runBytes;
+  }
+
+  /** What the processor calls itself: `GenuineIntel`, `AuthenticAMD`. CPUID leaf 0 (SDM volume 2A, CPUID). */
+  get vendor(): string {
+    const { ebx, edx, ecx } = kvmCpuidEntry;
+    const count = this.#cpuid.getUint32(kvmCpuid2.fields.nent, true);
+    for (let index = 0; index < count; index += 1) {
+      const at = kvmCpuid2.bytes + index * kvmCpuidEntryBytes;
+      if (this.#cpuid.getUint32(at + kvmCpuidEntry.function, true) !== 0) continue;
+      const words = [ebx, edx, ecx].map((register) => this.#cpuid.getUint32(at + register, true));
+      return Buffer.from(Uint32Array.from(words).buffer).toString('latin1');
+    }
+    return '';
+  }
+
+  /** Switches a capability on, before there are vCPUs. False where the host does not have it (KVM_ENABLE_CAP). */
+  enable(name: CapabilityName, argument: number): boolean {
+    const request = new DataView(new ArrayBuffer(kvmEnableCap.bytes));
+    request.setUint32(kvmEnableCap.fields.cap, capabilities[name].number, true);
+    request.setBigUint64(kvmEnableCap.fields.args, BigInt(argument), true);
+    const result = trySyscall('ioctl', this.#fd.fd, ioctls.ENABLE_CAP, request);
+    if (result >= 0) return true;
+    if (errnoName(result) === 'EINVAL') return false;
+    throw syscallError(`KVM_ENABLE_CAP ${name}`, result);
   }
 
   /** Gives the guest memory at a physical address. With `logDirty`, `takeDirtyPages` tells what the guest writes. */

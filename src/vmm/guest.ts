@@ -8,6 +8,8 @@ import type { Layout } from './layout.ts';
 import type { ModeName } from './modes/mode.ts';
 import type { GuestOutput } from './output.ts';
 import type { Share } from './share.ts';
+import type { VmcallLog } from './vmcall/log.ts';
+import type { VmcallModel } from './vmcall/model.ts';
 
 export interface Guest {
   readonly vcpu: Vcpu;
@@ -20,6 +22,8 @@ export interface Guest {
   readonly counters: ExitCounters;
   readonly share: Share;
   readonly disk: DiskBus | undefined;
+  /** Who answers vmcall: a model of ours, or the host's KVM, which hands some on. */
+  readonly vmcall: VmcallModel | VmcallLog;
   /** What the last hypercall answered: some maps hand it out by a port of its own. */
   lastResult: number;
 }

@@ -186,6 +186,7 @@ suite('guests on the real KVM', { skip: withoutKvm }, () => {
       imageEnd: 1,
       mode: 'long',
       ports: 'carrel',
+      vmcallSites: undefined,
       share: undefined,
       disk: undefined,
       outputLimit: 1,

@@ -22,6 +22,8 @@ import { modes } from './modes/table.ts';
 import { usualTrace } from './trace.ts';
 import type { Goal } from './debug/choose.ts';
 import { type DirtyMethod, dirtyMethod, DirtyTracker } from './inspect/dirty.ts';
+import { prepareVmcall } from './vmcall/host.ts';
+import { replaceVmcalls, vmcallSites } from './vmcall/sites.ts';
 import type { VcpuOrder } from './vcpu-run.ts';
 import { type Ended, type ThreadOptions, VcpuThread } from './vcpu-worker.ts';
 
@@ -33,6 +35,11 @@ export interface MachineOptions {
   readonly image: GuestImage;
   /** 1 unless given. More than one only in long mode: see modes/require.ts. */
   readonly vcpus?: number;
+  /**
+   * Who answers vmcall: the KVM of this `host` (the usual), or a `model` of ours, simulated. `as it is`: the host, with
+   * nothing asked of it beforehand.
+   */
+  readonly vmcall?: 'host' | 'model' | 'as it is' | undefined;
   /** Know which pages the guests write: see `Machine.dirty`. */
   readonly watchDirty?: DirtyMethod | 'as this host can' | undefined;
   /** Stays the caller's; without it /dev/kvm is opened. */
@@ -79,14 +86,18 @@ export class Machine {
   readonly runBytes: number;
   /** Which pages were written; undefined unless it was asked for. */
   readonly dirty: DirtyTracker | undefined;
+  /** Addresses of the vmcalls that the model answers; undefined without it. */
+  readonly vmcallSites: readonly number[] | undefined;
   readonly #vm: Vm;
   #running = 0;
 
   /** Made by `createMachine`. */
-  constructor(vm: Vm, { mode, image, vcpus = 1, watchDirty }: MachineOptions) {
+  constructor(vm: Vm, { mode, image, vcpus = 1, watchDirty, vmcall = 'host' }: MachineOptions) {
     this.#vm = vm;
     this.mode = modes[mode];
     this.image = image;
+    this.vmcallSites = vmcall === 'model' ? vmcallSites(image) : undefined;
+    if (vmcall === 'host') prepareVmcall(vm);
     this.runBytes = vm.runBytes;
     const tables = placeTables(image, this.mode);
     this.memory = GuestMemory.allocate(vcpus * windowBytes);
@@ -102,6 +113,7 @@ export class Machine {
   #prepare(layout: Layout): MachineVcpu {
     const vcpu = this.#vm.createVcpu();
     placeImage(this.image, layout);
+    replaceVmcalls(this.vmcallSites ?? [], layout);
     const special = vcpu.special();
     this.mode.setUp(special, layout);
     vcpu.setSpecial(special);
@@ -138,6 +150,7 @@ export class Machine {
       imageEnd: this.image.end,
       mode: this.mode.name,
       ports,
+      vmcallSites: this.vmcallSites,
       share,
       disk: undefined,
       outputLimit,

@@ -12,6 +12,9 @@ import { modes } from './modes/table.ts';
 import { GuestOutput } from './output.ts';
 import { servePort } from './ports.ts';
 import { Share } from './share.ts';
+import { serveHypercall } from './vmcall/host.ts';
+import { VmcallLog } from './vmcall/log.ts';
+import { VmcallModel } from './vmcall/model.ts';
 import type { VcpuOrder } from './vcpu-run.ts';
 
 /** What hypercalls see of this vCPU. `interrupted`: somebody wants it to stop. */
@@ -31,19 +34,33 @@ export function openGuest(
     counters: new ExitCounters(),
     share: new Share(order.share),
     disk: order.disk && openDiskBus(order.disk, memory, interrupted),
+    vmcall: order.vmcallSites ? new VmcallModel(order.vmcallSites) : new VmcallLog(false),
     lastResult: 0,
   };
 }
 
-/** Serves what is no step of ours. 'fault': nobody can, and it wants an explanation. */
+/**
+ * Counts and serves an exit that is no step of ours. 'fault': nobody can, and it wants an explanation. 'vmcall': it
+ * was one, simulated, which is no exit to the guest.
+ */
 export function serveExit(
   guest: Guest,
   calls: ReadonlyMap<number, PortBinding>,
   page: RunPage,
-): End | 'fault' | undefined {
+): End | 'fault' | 'vmcall' | undefined {
+  const { vmcall } = guest;
+  if (vmcall instanceof VmcallModel && vmcall.catches(page)) {
+    vmcall.serve(guest);
+    return 'vmcall';
+  }
+  guest.counters.count(page);
   const reason = page.exitReason;
   if (reason === exitReasons.IO.number) return servePort(guest, calls, page);
   if (reason === exitReasons.MMIO.number && guest.disk?.serve(page) === true) return undefined;
+  if (reason === exitReasons.HYPERCALL.number && vmcall instanceof VmcallLog) {
+    serveHypercall(page, vmcall);
+    return undefined;
+  }
   return reason === exitReasons.HLT.number ? { kind: 'halted' } : 'fault';
 }
 

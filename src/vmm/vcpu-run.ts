@@ -17,6 +17,7 @@ import type { Guest } from './guest.ts';
 import { findPortMap, type PortBinding } from './hypercalls/maps.ts';
 import type { ModeName } from './modes/mode.ts';
 import { explainHere, openGuest, serveExit } from './serve.ts';
+import type { VmcallReport } from './vmcall/log.ts';
 import { ExitTrace, type TracedExits } from './trace.ts';
 
 /** All that a vCPU's thread is told. Plain data and shared buffers: it goes to the thread as a message. */
@@ -28,6 +29,8 @@ export interface VcpuOrder {
   readonly imageEnd: number;
   readonly mode: ModeName;
   readonly ports: string;
+  /** Where its vmcalls are, for the model; undefined: the host's KVM answers them. */
+  readonly vmcallSites: readonly number[] | undefined;
   readonly share: string | undefined;
   readonly disk: DiskHandle | undefined;
   readonly outputLimit: number;
@@ -42,6 +45,8 @@ export interface VcpuReport {
   readonly end: End | 'kicked';
   readonly exits: ExitCounts;
   readonly registers: Registers;
+  /** Undefined if there were none, or none that the host's KVM told of. */
+  readonly vmcalls: VmcallReport | undefined;
   /** From the first instruction of this stretch to its last exit. */
   readonly ms: number;
   /** What was not told before. */
@@ -115,9 +120,11 @@ export class VcpuRun {
       // steps and breakpoints are our doing: a guest that counts its exits must not see them
       const isOurs = control !== undefined && page.exitReason === exitReasons.DEBUG.number;
       if (!isOurs) {
-        counters.count(page);
-        end = serveExit(guest, this.#calls, page);
-        this.#record(page);
+        const served = serveExit(guest, this.#calls, page);
+        if (served !== 'vmcall') {
+          end = served;
+          this.#record(page);
+        }
       }
       end ??= control?.after(page);
       return end === undefined;
@@ -137,6 +144,7 @@ export class VcpuRun {
           how === 'kicked' || end === undefined ? 'kicked' : end === 'fault' ? await explainHere(guest) : end,
         exits: counters.snapshot(),
         registers: vcpu.registers(),
+        vmcalls: guest.vmcall.report(),
         ms,
         trace: this.#tell(),
         steps: control?.steps,

@@ -44,6 +44,11 @@ const scheduleJson = z.object({
   timeline: z.object({ dropped: z.int() }),
 });
 
+const vmcallJson = z.object({
+  vmcall: z.object({ answeredBy: z.string(), simulatedCosts: z.object({ monitorUs: z.number() }) }),
+  vcpus: z.array(z.object({ vmcalls: z.object({ simulated: z.boolean(), total: z.int() }) })),
+});
+
 suite('the vmm commands', { skip: withoutKvm }, () => {
   test('output is labelled by vCPU; trace and memory follow, the end goes to standard error', async () => {
     const args = ['guests/examples/hello.c', '--vcpus=2', '--trace', '--registers', '--dump=0x400:4'];
@@ -126,6 +131,29 @@ suite('the vmm commands', { skip: withoutKvm }, () => {
     const probe = await vmm('probe');
     assert.match(probe.stdout, /API version 12, kvm_run of \d+ bytes/);
     assert.match(probe.stdout, /^IMMEDIATE_EXIT +yes /m);
+  });
+
+  test('a simulated vmcall says so in every line, in what it costs and in JSON', async () => {
+    const guest = 'guests/examples/vmcall.c';
+    const { status, stdout, stderr } = await vmm('run', guest, '--vmcall=model');
+    assert.equal(status, 0, stderr);
+    assert.match(stdout, /^kernel log \(simulated\): hello from the guest$/m);
+    assert.match(
+      stderr,
+      /^vcpu 0: 11 vmcalls \(simulated\): 10 add \(101\), 1 print \(102\); none left the kernel$/m,
+    );
+    assert.match(stderr, /^cost \(simulated\): 11 vmcalls [\d.]+ µs; as port hypercalls [\d.]+ µs$/m);
+    const json = await vmm('run', guest, '--vmcall=model', '--json');
+    const { vmcall, vcpus } = vmcallJson.parse(JSON.parse(json.stdout));
+    assert.deepEqual(
+      [vmcall.answeredBy, vcpus[0]?.vmcalls.simulated, vcpus[0]?.vmcalls.total],
+      ['model', true, 11],
+    );
+    const none = await vmm('run', 'guests/examples/hello.c', '--vmcall=model');
+    assert.match(none.stderr, /the guest marks no vmcall/);
+    assert.equal((await vmm('run', guest, '--vmcall=somebody')).status, 2);
+    const probe = await vmm('probe');
+    assert.match(probe.stdout, /^VMCALL +WHAT BECOMES OF IT\na call that nobody has +\S/m);
   });
 
   test('a schedule is drawn, listed and summed up', async () => {

@@ -51,6 +51,11 @@ export const vmmCommands: readonly CommandSpec[] = [
       },
       { flags: '--watch-access <place>', doc: 'the same after a write or a read', many: true },
       { flags: '--dirty', doc: 'which pages were written' },
+      {
+        flags: '--vmcall <who>',
+        doc: 'who answers vmcall: the host’s KVM, or a model of it, simulated (host)',
+        choices: ['host', 'model'],
+      },
       { flags: '--registers', doc: 'all registers at the end' },
       { flags: '--dump <address:bytes>', doc: 'guest-physical memory after the run', many: true },
     ],
@@ -60,6 +65,7 @@ export const vmmCommands: readonly CommandSpec[] = [
       { line: 'carrel vmm run guests/examples/files.c --share /tmp/share', doc: 'with files' },
       { line: 'carrel vmm run guests/examples/virtio-blk.c --disk disk.img', doc: 'with a disk' },
       { line: 'carrel vmm run guests/faults/beyond.c', doc: 'what a fault looks like' },
+      { line: 'carrel vmm run guests/examples/vmcall.c --vmcall model', doc: 'ports and vmcall compared' },
       { line: 'carrel vmm run guests/examples/survive.c', doc: 'faults that the guest handles itself' },
       { line: 'carrel vmm run guests/examples/hello.c --break main --registers', doc: 'as far as main' },
       { line: 'carrel vmm run guests/examples/hello.c --watch 0x400', doc: 'who writes the 42?' },
@@ -220,7 +226,7 @@ export const vmmCommands: readonly CommandSpec[] = [
   },
   {
     path: 'vmm probe',
-    doc: 'what this host’s KVM can do, and which modes run',
+    doc: 'what this host’s KVM can do, which modes run, and what becomes of a vmcall',
     examples: [{ line: 'carrel vmm probe', doc: 'version, modes, capabilities' }],
     load: async () => (await import('../commands/vmm/probe.ts')).vmmProbe,
   },

@@ -14,7 +14,9 @@ import {
   GUESTDBG_USE_HW_BP,
   MEM_LOG_DIRTY_PAGES,
   SYNC_X86_REGS,
+  X86_QUIRK_FIX_HYPERCALL_INSN,
 } from './flags.ts';
+import { hypercallErrors, hypercalls } from './hypercalls.ts';
 import { ioctls } from './ioctls.ts';
 import * as structs from './structs.ts';
 
@@ -26,7 +28,11 @@ for (const [name, { number }] of Object.entries(capabilities)) numbers.set(`KVM_
 for (const [name, offset] of Object.entries(structs.kvmRun))
   numbers.set(`offsetof(struct kvm_run, ${name})`, offset);
 
+for (const [name, number] of Object.entries(hypercalls)) numbers.set(`KVM_HC_${name}`, number);
+for (const [name, number] of Object.entries(hypercallErrors)) numbers.set(`KVM_${name}`, number);
+
 const layouts = {
+  kvm_enable_cap: structs.kvmEnableCap,
   kvm_userspace_memory_region: structs.kvmMemoryRegion,
   kvm_regs: structs.kvmRegs,
   kvm_segment: structs.kvmSegment,
@@ -42,10 +48,13 @@ for (const [name, { bytes, fields }] of Object.entries(layouts)) {
     numbers.set(`offsetof(struct ${name}, ${field})`, offset);
 }
 numbers.set('sizeof(struct kvm_cpuid_entry2)', structs.kvmCpuidEntryBytes);
+for (const [field, offset] of Object.entries(structs.kvmCpuidEntry))
+  numbers.set(`offsetof(struct kvm_cpuid_entry2, ${field})`, offset);
 numbers.set('KVM_EXIT_IO_OUT', EXIT_IO_OUT);
 for (const [name, { number }] of Object.entries(internalErrors))
   numbers.set(`KVM_INTERNAL_ERROR_${name}`, number);
 numbers.set('KVM_API_VERSION', API_VERSION);
+numbers.set('KVM_X86_QUIRK_FIX_HYPERCALL_INSN', X86_QUIRK_FIX_HYPERCALL_INSN);
 numbers.set('KVM_SYNC_X86_REGS', SYNC_X86_REGS);
 numbers.set('KVM_GUESTDBG_ENABLE', GUESTDBG_ENABLE);
 numbers.set('KVM_GUESTDBG_SINGLESTEP', GUESTDBG_SINGLESTEP);
@@ -62,7 +71,7 @@ test(
     const source = join(directory, 'abi.c');
     await writeFile(
       source,
-      `#include <stddef.h>\n#include <stdio.h>\n#include <linux/kvm.h>\nint main(void) {\n${lines.join('\n')}\n}\n`,
+      `#include <stddef.h>\n#include <stdio.h>\n#include <errno.h>\n#include <linux/kvm.h>\n#include <linux/kvm_para.h>\nint main(void) {\n${lines.join('\n')}\n}\n`,
     );
     await launchOk(['gcc', '-w', '-o', join(directory, 'abi'), source]);
     const { stdout } = await launchOk([join(directory, 'abi')]);

@@ -7,7 +7,7 @@ export interface Capability {
   readonly unit?: string | undefined;
 }
 
-export const capabilities: Readonly<Record<string, Capability>> = {
+export const capabilities = {
   USER_MEMORY: { number: 3, doc: 'guest memory from user space' },
   SET_TSS_ADDR: { number: 4, doc: 'place for the three pages that VMX needs' },
   EXT_CPUID: { number: 7, doc: 'CPUID as the guest shall see it' },
@@ -30,5 +30,8 @@ export const capabilities: Readonly<Record<string, Capability>> = {
   X86_USER_SPACE_MSR: { number: 188, doc: 'model-specific registers handled outside' },
   DIRTY_LOG_RING: { number: 192, doc: 'dirty pages in a ring', unit: 'bytes' },
   EXIT_HYPERCALL: { number: 201, doc: 'vmcall handed to user space', unit: 'calls, as bits' },
+  DISABLE_QUIRKS2: { number: 213, doc: 'oddities of KVM can be switched off', unit: 'oddities, as bits' },
   EXIT_ON_EMULATION_FAILURE: { number: 204, doc: 'instructions that KVM cannot emulate are handed on' },
-};
+} as const satisfies Readonly<Record<string, Capability>>;
+
+export type CapabilityName = keyof typeof capabilities;

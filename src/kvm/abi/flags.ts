@@ -14,3 +14,6 @@ export const GUESTDBG_USE_HW_BP = 0x2_0000;
 
 /** Flag of a memory slot: pages that the guest writes are noted. */
 export const MEM_LOG_DIRTY_PAGES = 1;
+
+/** Argument of KVM_CAP_DISABLE_QUIRKS2: leave vmcall and vmmcall as the guest wrote them (api.rst, 7.33; asm/kvm.h). */
+export const X86_QUIRK_FIX_HYPERCALL_INSN = 1 << 5;

@@ -4,6 +4,7 @@
  */
 import {
   kvmCpuid2,
+  kvmEnableCap,
   kvmDirtyLog,
   kvmGuestDebug,
   kvmMemoryRegion,
@@ -33,6 +34,7 @@ export const ioctls = {
   GET_DIRTY_LOG: ioctl(0x42, 'write', kvmDirtyLog.bytes),
   SET_USER_MEMORY_REGION: ioctl(0x46, 'write', kvmMemoryRegion.bytes),
   SET_TSS_ADDR: ioctl(0x47),
+  ENABLE_CAP: ioctl(0xa3, 'write', kvmEnableCap.bytes),
   // on a vCPU
   RUN: ioctl(0x80),
   GET_REGS: ioctl(0x81, 'read', kvmRegs.bytes),

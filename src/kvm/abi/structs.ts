@@ -21,6 +21,9 @@ export const kvmRun = {
   'mmio.is_write': 52,
   'debug.arch.pc': 40,
   'debug.arch.dr6': 48,
+  'hypercall.nr': 32,
+  'hypercall.args': 40,
+  'hypercall.ret': 88,
   'internal.suberror': 32,
   'emulation_failure.insn_size': 48,
   'emulation_failure.insn_bytes': 49,
@@ -33,6 +36,9 @@ export const kvmMemoryRegion = {
   bytes: 32,
   fields: { slot: 0, flags: 4, guest_phys_addr: 8, memory_size: 16, userspace_addr: 24 },
 } as const;
+
+/** struct kvm_enable_cap */
+export const kvmEnableCap = { bytes: 104, fields: { cap: 0, flags: 4, args: 8 } } as const;
 
 /** struct kvm_regs: eighteen words; registers.ts has their order. */
 export const kvmRegs = { bytes: 144, fields: { rax: 0, rsp: 48, r15: 120, rip: 128, rflags: 136 } } as const;
@@ -100,3 +106,5 @@ export const kvmDirtyLog = { bytes: 16, fields: { slot: 0, dirty_bitmap: 8 } } a
 /** struct kvm_cpuid2 is a header of `bytes`, followed by `nent` of struct kvm_cpuid_entry2. */
 export const kvmCpuid2 = { bytes: 8, fields: { nent: 0 } } as const;
 export const kvmCpuidEntryBytes = 40;
+/** struct kvm_cpuid_entry2: offsets in one entry. */
+export const kvmCpuidEntry = { function: 0, ebx: 16, ecx: 20, edx: 24 } as const;

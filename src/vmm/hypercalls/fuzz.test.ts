@@ -13,6 +13,7 @@ import { windowBytes } from '../layout.ts';
 import { createMachine } from '../machine.ts';
 import { GuestOutput } from '../output.ts';
 import { Share } from '../share.ts';
+import { VmcallLog } from '../vmcall/log.ts';
 import { portMaps } from './maps.ts';
 
 const canary = 0xc5;
@@ -54,6 +55,7 @@ test(
       counters: new ExitCounters(),
       share: new Share(directory),
       disk: undefined,
+      vmcall: new VmcallLog(false),
       lastResult: 0,
     };
     context.after(() => guest.share.closeAll());

@@ -7,10 +7,14 @@ const data = { selector: 2 << 3, type: 3 } as const; // read, write, accessed
 
 /**
  * Code and data segments as a descriptor table would give them. There is no table: the hidden parts of the
- * registers are set directly, and stay until the guest loads a segment register.
+ * registers are set directly, and stay until the guest loads a segment register. There is no interrupt table either:
+ * with the limits that a processor wakes up with, both would lie over the guest's code, and an exception go on at an
+ * address made of instructions.
  */
 export function setFlatSegments(special: SpecialRegisters, bits: 32 | 64): void {
   const wide = bits === 64;
+  special.setGdt(0n, 0);
+  special.setIdt(0n, 0);
   for (const name of segmentNames)
     special.setSegment(
       name,

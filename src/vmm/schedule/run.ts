@@ -75,7 +75,7 @@ class Contestant {
 
   /** Runs until it has to give the core away; 'stop' if somebody wants all of it to stop. */
   slice(kick: Kick, policy: PolicyName): SwitchCause | 'stop' {
-    const { vcpu, counters } = this.guest;
+    const { vcpu } = this.guest;
     const { page } = vcpu;
     let { ticks } = kick;
     for (;;) {
@@ -88,9 +88,10 @@ class Contestant {
         ({ ticks } = kick);
         if (ticks !== before && !keepsCore(policy, 'tick')) return 'tick';
       } else if (how === 'exit') {
-        counters.count(page);
         const isPort = page.exitReason === exitReasons.IO.number;
-        this.end = serveExit(this.guest, this.#calls, page);
+        const served = serveExit(this.guest, this.#calls, page);
+        if (served === 'vmcall') continue;
+        this.end = served;
         if (this.end !== undefined) return 'end';
         if (isPort && !keepsCore(policy, 'io')) return 'io';
       }
@@ -99,6 +100,8 @@ class Contestant {
 
   async report(): Promise<MachineReport> {
     const { end, guest, cpuMs, ms, slices } = this;
+    // who looks now, or goes on, finds the last instruction done
+    if (end === undefined) guest.vcpu.complete();
     return {
       end: end === 'fault' ? await explainHere(guest) : (end ?? 'kicked'),
       exits: guest.counters.snapshot(),

@@ -44,7 +44,7 @@ export async function machineOptionsOf(args: Arguments): Promise<MachineOptions>
 /** The same, ready to run. */
 export async function machineOf(
   args: Arguments,
-  more: Pick<MachineOptions, 'watchDirty'> = {},
+  more: Pick<MachineOptions, 'watchDirty' | 'vmcall'> = {},
 ): Promise<Machine> {
   return createMachine({ ...(await machineOptionsOf(args)), ...more });
 }

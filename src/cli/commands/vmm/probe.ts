@@ -4,8 +4,10 @@ import { debugAids } from '#kvm/debug-probe.ts';
 import { probeKvm } from '#kvm/probe.ts';
 import { tryHello } from '#vmm/hello.ts';
 import { modeNames } from '#vmm/modes/mode.ts';
+import { describeTrial, probeVmcall } from '#vmm/vmcall/probe.ts';
 import type { Action } from '../../spec.ts';
 import { renderTable } from '../../ui/table.ts';
+import { plain } from './text.ts';
 
 const kinds = {
   absent: 'there is none',
@@ -28,15 +30,17 @@ export const vmmProbe: Action = async ({ out }) => {
   const modes = [];
   for (const name of modeNames) modes.push(await tryHello(name));
   const debug = debugAids();
+  const vmcall = await probeVmcall();
   const result = {
     debug,
     kind,
     version: kvm.version,
     runBytes: kvm.runBytes,
     modes: modes.map(({ mode, ok, reason }) => ({ mode, runs: ok, reason })),
+    vmcall: { ...vmcall },
     capabilities: Object.fromEntries(answers.map(({ name, value }) => [name, value])),
   };
-  out.result(result, () =>
+  out.result(plain(result), () =>
     [
       `KVM: ${kinds[kind]}. API version ${result.version}, kvm_run of ${result.runBytes} bytes.`,
       renderTable(result.modes, [
@@ -49,6 +53,17 @@ export const vmmProbe: Action = async ({ out }) => {
         { head: 'HERE', cell: ({ name }) => (debug[name] ? 'yes' : 'no') },
         { head: 'ELSE', cell: ({ name, instead }) => (debug[name] ? '' : instead) },
       ]),
+      renderTable(
+        [
+          { what: 'a call that nobody has', trial: vmcall.unknown },
+          { what: 'MAP_GPA_RANGE', trial: vmcall.mapGpaRange },
+          { what: 'with the oddities of this KVM', trial: vmcall.untouched },
+        ],
+        [
+          { head: 'VMCALL', cell: ({ what }) => what },
+          { head: 'WHAT BECOMES OF IT', cell: ({ trial }) => describeTrial(trial) },
+        ],
+      ),
       renderTable(answers, [
         { head: 'CAPABILITY', cell: ({ name }) => name },
         { head: 'HERE', cell: ({ value, unit }) => (unit ? `${value} ${unit}` : value > 0 ? 'yes' : 'no') },

@@ -4,6 +4,8 @@ import { describeEnd } from '#vmm/end.ts';
 import { parseAddress, parsePlace } from '#vmm/debug/parse.ts';
 import { allRegisters } from '#vmm/inspect/registers.ts';
 import type { Machine, VcpuResult } from '#vmm/machine.ts';
+import { type ExitCosts, measureExits } from '#vmm/vmcall/cost.ts';
+import { probeVmcall } from '#vmm/vmcall/probe.ts';
 import { prepareThread } from '#vmm/threads.ts';
 import type { Arguments } from '../../arguments.ts';
 import { exitCodes } from '../../exit-codes.ts';
@@ -12,6 +14,7 @@ import type { Output } from '../../ui/output.ts';
 import { drawEnd, drawFault, drawRegisters } from './draw-run.ts';
 import { drawHere } from './draw-code.ts';
 import { drawTrace } from './draw-trace.ts';
+import { drawCosts, drawVmcalls } from './draw-vmcall.ts';
 import { drawDirty, dirtyOf } from './draw-dirty.ts';
 import { hexDump } from './hexdump.ts';
 import { breakpointsOf, diskOf, interruptible, machineOf, shareOf } from './options.ts';
@@ -35,7 +38,7 @@ function dumpOf(machine: Machine, text: string): Dump {
 }
 
 function jsonOf(
-  { vcpu, output, end, exits, registers, ms, trace, remarks }: VcpuResult,
+  { vcpu, output, end, exits, registers, vmcalls, ms, trace, remarks }: VcpuResult,
   machine: Machine,
 ): unknown {
   return plain({
@@ -44,6 +47,7 @@ function jsonOf(
     end: { ...end, sentence: describeEnd(end) },
     exits,
     registers,
+    ...(vmcalls && { vmcalls }),
     ms,
     control: controlOf(machine, vcpu),
     remarks,
@@ -82,6 +86,7 @@ function noteEnds(results: readonly VcpuResult[], machine: Machine, out: Output)
     if (result.end.kind === 'fault')
       out.note(drawFault(result.end.fault, controlOf(machine, result.vcpu)['cr3'] ?? 0n));
     if (result.end.kind === 'breakpoint') out.note(drawHere(machine, result.vcpu));
+    if (result.vmcalls) out.note(drawVmcalls(result.vcpu, result.vmcalls));
   }
 }
 
@@ -108,12 +113,40 @@ async function runGuest(machine: Machine, args: Arguments, json: boolean): Promi
   });
 }
 
+/** What exits cost here, for a guest whose vmcalls were simulated: to be compared with its ports. */
+async function costsOf(results: readonly VcpuResult[], out: Output): Promise<ExitCosts | undefined> {
+  const count = results.reduce((sum, { vmcalls }) => sum + (vmcalls?.simulated ? vmcalls.total : 0), 0);
+  if (count === 0) return undefined;
+  const costs = measureExits((await probeVmcall()).unknown.fate);
+  out.note(drawCosts(costs, count));
+  return costs;
+}
+
+/** Says so if the model has nothing to do. */
+function noteSites({ vmcallSites }: Machine, out: Output): void {
+  if (vmcallSites?.length === 0)
+    out.note(
+      'the guest marks no vmcall, so that none is simulated: use vmcall() of guests/vmcall.h, or a label vmcall_NAME before the instruction',
+    );
+}
+
+function vmcallOf(args: Arguments): 'host' | 'model' {
+  const word = args.option('vmcall') ?? 'host';
+  if (word !== 'host' && word !== 'model')
+    throw new CarrelError('invalid_request', `--vmcall is host or model, not ${word}`);
+  return word;
+}
+
 /** As it was meant to end: by itself, or where it was to stop. */
 const isMeant = ({ end }: VcpuResult): boolean => end.kind === 'halted' || end.kind === 'breakpoint';
 
 export const vmmRun: Action = async ({ args, out }) => {
   prepareThread();
-  using machine = await machineOf(args, args.flag('dirty') ? { watchDirty: 'as this host can' } : {});
+  using machine = await machineOf(args, {
+    vmcall: vmcallOf(args),
+    ...(args.flag('dirty') && { watchDirty: 'as this host can' }),
+  });
+  noteSites(machine, out);
   const wanted = args.many('dump');
   // refuse before the run
   for (const text of wanted) dumpOf(machine, text);
@@ -121,10 +154,12 @@ export const vmmRun: Action = async ({ args, out }) => {
   const results = await runGuest(machine, args, out.json);
   const dumps = wanted.map((text) => dumpOf(machine, text));
   noteEnds(results, machine, out);
+  const costs = await costsOf(results, out);
   out.result(
     {
       mode: machine.mode.name,
       ports: args.option('ports') ?? 'carrel',
+      vmcall: { answeredBy: vmcallOf(args), ...(costs && { simulatedCosts: costs }) },
       vcpus: results.map((result) => jsonOf(result, machine)),
       memory: dumps.map(({ address, bytes }) => ({
         address: hex(address),

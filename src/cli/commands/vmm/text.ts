@@ -2,9 +2,12 @@
 
 export const hex = (value: number | bigint): string => `0x${value.toString(16)}`;
 
-/** Anything as JSON can hold it: a bigint (an address, a register) becomes its hexadecimal text. */
+/**
+ * Anything as JSON can hold it: a bigint (an address, a register) becomes its hexadecimal text, a negative one (an
+ * answer that is an error) a number.
+ */
 export function plain(value: unknown): unknown {
-  if (typeof value === 'bigint') return hex(value);
+  if (typeof value === 'bigint') return value < 0n ? Number(value) : hex(value);
   if (Array.isArray(value)) return value.map(plain);
   if (typeof value !== 'object' || value === null) return value;
   return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, plain(inner)]));

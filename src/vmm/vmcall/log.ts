@@ -1,0 +1,53 @@
+/** Which calls a vCPU made by vmcall, as far as we hear of them. */
+
+export interface CallCount {
+  /** What the guest had in RAX. */
+  readonly nr: bigint;
+  readonly name: string | undefined;
+  readonly count: number;
+  /** What the last one of them answered. */
+  readonly result: bigint;
+}
+
+export interface VmcallReport {
+  /** Answered by a model in this monitor, in place of the kernel. */
+  readonly simulated: boolean;
+  readonly total: number;
+  /** Exits to the monitor: of calls that the kernel does not answer itself. */
+  readonly exits: number;
+  readonly calls: readonly CallCount[];
+}
+
+/** Different numbers that are told apart; a guest has 2^64 of them. */
+const mostNumbers = 64;
+
+export class VmcallLog {
+  readonly #simulated: boolean;
+  readonly #calls = new Map<bigint, { name: string | undefined; count: number; result: bigint }>();
+  #total = 0;
+  #exits = 0;
+
+  constructor(simulated: boolean) {
+    this.#simulated = simulated;
+  }
+
+  record(
+    nr: bigint,
+    { name, result, leaves }: { name: string | undefined; result: bigint; leaves: boolean },
+  ): void {
+    this.#total += 1;
+    if (leaves) this.#exits += 1;
+    const before = this.#calls.get(nr);
+    if (before) {
+      before.count += 1;
+      before.result = result;
+    } else if (this.#calls.size < mostNumbers) this.#calls.set(nr, { name, count: 1, result });
+  }
+
+  /** Undefined if there was none. */
+  report(): VmcallReport | undefined {
+    if (this.#total === 0) return undefined;
+    const calls = [...this.#calls].map(([nr, { name, count, result }]) => ({ nr, name, count, result }));
+    return { simulated: this.#simulated, total: this.#total, exits: this.#exits, calls };
+  }
+}
