@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
+import { until } from '#base/deadline.ts';
 import { isCarrelError } from '#base/errors.ts';
 import { holdings, withoutKvm } from '#kvm/testing.ts';
 import { parseBreakpoint } from '../debug/parse.ts';
@@ -119,6 +120,12 @@ suite('a session', { skip: withoutKvm }, () => {
     session.removeBreakpoint(number);
     assert.throws(() => session.removeBreakpoint(number), { code: 'not_found' });
     assert.equal((await session.resume(0)).end.kind, 'halted');
+  });
+
+  test('a session that cannot be opened leaves no machine', async () => {
+    const before = holdings().fds;
+    assert.throws(() => openSession({ mode: 'long', image: ab }, { ports: 'none' }), { code: 'not_found' });
+    await until(5000, 'the machine to go', () => (holdings().fds === before ? true : undefined));
   });
 
   test('what cannot be done is refused, and a closed session leaves nothing', async () => {

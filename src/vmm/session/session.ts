@@ -45,9 +45,17 @@ export class Session {
 
   #open(): SessionVcpu[] {
     const { onEvent: tell = () => undefined, trace = true, ...guest } = this.#options;
-    return this.#machine.vcpus.map(
-      (_, index) => new SessionVcpu(this.#machine, index, { guest: { ...guest, trace }, tell }),
-    );
+    const machine = this.#machine;
+    const opened: SessionVcpu[] = [];
+    try {
+      for (const index of machine.vcpus.keys())
+        opened.push(new SessionVcpu(machine, index, { guest: { ...guest, trace }, tell }));
+      return opened;
+    } catch (error) {
+      // an unknown port map, a disk that is none: what was made for it goes
+      void Promise.all(opened.map((vcpu) => vcpu.close())).then(() => machine.close());
+      throw error;
+    }
   }
 
   #tell(...event: Parameters<SessionListener>): void {

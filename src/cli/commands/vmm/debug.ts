@@ -4,7 +4,7 @@ import { CarrelError } from '#base/errors.ts';
 import type { Action } from '../../spec.ts';
 import { printable } from '../../ui/style.ts';
 import { Debugger } from './debugger.ts';
-import { machineOptionsOf, shareOf } from './options.ts';
+import { diskOf, machineOptionsOf, shareOf } from './options.ts';
 
 const prompt = '(vmm) ';
 
@@ -34,6 +34,7 @@ export const vmmDebug: Action = async ({ args, out }) => {
     limitMs: args.duration('limit') ?? usualLimitMs,
     ports: args.option('ports') ?? 'carrel',
     ...(await shareOf(args)),
+    ...diskOf(args),
   });
   const { stdin, stdout } = process;
   const terminal = stdin.isTTY && stdout.isTTY;

@@ -17,7 +17,7 @@ import { drawSteps } from './draw-steps.ts';
 import { drawTrace } from './draw-trace.ts';
 import { drawWalk } from './draw-walk.ts';
 import { hexDump } from './hexdump.ts';
-import { hex } from './text.ts';
+import { hex } from '#vmm/inspect/plain.ts';
 
 /** Exits that `trace` shows. */
 const shownExits = 20;

@@ -8,7 +8,7 @@ import type { TracedExit } from '#vmm/trace.ts';
 import { drawCode } from './draw-code.ts';
 import { drawMap, marksOf } from './draw-map.ts';
 import { drawWalk } from './draw-walk.ts';
-import { hex } from './text.ts';
+import { hex } from '#vmm/inspect/plain.ts';
 
 const plural = (count: number, word: string): string => `${count} ${word}${count === 1 ? '' : 's'}`;
 

@@ -3,7 +3,7 @@ import { pageBytes } from '#kvm/memory.ts';
 import type { DirtyPages } from '#vmm/inspect/dirty.ts';
 import { mapOf, type VcpuMap } from '#vmm/inspect/map.ts';
 import type { Machine } from '#vmm/machine.ts';
-import { hex } from './text.ts';
+import { hex } from '#vmm/inspect/plain.ts';
 
 /** Pages in a line: 256 KiB, and it fits a terminal. */
 const rowPages = 64;

@@ -4,7 +4,7 @@
  */
 import type { Region, VcpuMap } from '#vmm/inspect/map.ts';
 import type { PagingTable } from '#vmm/paging/tables.ts';
-import { hex } from './text.ts';
+import { hex } from '#vmm/inspect/plain.ts';
 
 const width = 44;
 

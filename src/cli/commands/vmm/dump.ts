@@ -9,7 +9,7 @@ import { exitCodes } from '../../exit-codes.ts';
 import type { Action } from '../../spec.ts';
 import { hexDump } from './hexdump.ts';
 import { breakpointsOf, countOf, interruptible, machineOptionsOf, shareOf } from './options.ts';
-import { hex } from './text.ts';
+import { hex } from '#vmm/inspect/plain.ts';
 
 const usualLength = '256';
 

@@ -5,7 +5,7 @@ import { prepareThread } from '#vmm/threads.ts';
 import type { Action } from '../../spec.ts';
 import { drawAnswers } from './draw-answers.ts';
 import { interruptible, machineOptionsOf, shareOf } from './options.ts';
-import { plain } from './text.ts';
+import { plain } from '#vmm/inspect/plain.ts';
 
 export const vmmInspect: Action = async ({ args, out }) => {
   prepareThread();

@@ -5,7 +5,7 @@ import { allRegisters } from '#vmm/inspect/registers.ts';
 import type { Action } from '../../spec.ts';
 import { drawMap, marksOf } from './draw-map.ts';
 import { machineOf } from './options.ts';
-import { hex, plain } from './text.ts';
+import { hex, plain } from '#vmm/inspect/plain.ts';
 
 const shown = ['rip', 'rsp', 'rflags', 'cr0', 'cr3', 'cr4', 'efer'] as const;
 

@@ -7,7 +7,7 @@ import { modeNames } from '#vmm/modes/mode.ts';
 import { describeTrial, probeVmcall } from '#vmm/vmcall/probe.ts';
 import type { Action } from '../../spec.ts';
 import { renderTable } from '../../ui/table.ts';
-import { plain } from './text.ts';
+import { plain } from '#vmm/inspect/plain.ts';
 
 const kinds = {
   absent: 'there is none',

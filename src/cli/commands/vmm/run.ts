@@ -18,7 +18,7 @@ import { drawCosts, drawVmcalls } from './draw-vmcall.ts';
 import { drawDirty, dirtyOf } from './draw-dirty.ts';
 import { hexDump } from './hexdump.ts';
 import { breakpointsOf, diskOf, interruptible, machineOf, shareOf } from './options.ts';
-import { hex, plain } from './text.ts';
+import { hex, plain } from '#vmm/inspect/plain.ts';
 
 interface Dump {
   readonly address: number;

@@ -13,7 +13,7 @@ import { exitCodes } from '../../exit-codes.ts';
 import type { Action } from '../../spec.ts';
 import { drawShares, drawSlices, drawTimeline, letter } from './draw-schedule.ts';
 import { countOf, interruptible, modeOf, shareOf } from './options.ts';
-import { plain } from './text.ts';
+import { plain } from '#vmm/inspect/plain.ts';
 
 /** Slices that are listed at most; --json has all that were kept. */
 const mostListed = 20_000;

@@ -5,7 +5,7 @@ import { exitCodes } from '../../exit-codes.ts';
 import type { Action } from '../../spec.ts';
 import { drawSteps } from './draw-steps.ts';
 import { countOf, interruptible, machineOf, shareOf } from './options.ts';
-import { plain } from './text.ts';
+import { plain } from '#vmm/inspect/plain.ts';
 
 const mostSteps = 10_000;
 

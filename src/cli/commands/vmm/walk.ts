@@ -5,7 +5,7 @@ import { parsePlace } from '#vmm/debug/parse.ts';
 import type { Action } from '../../spec.ts';
 import { drawWalk } from './draw-walk.ts';
 import { countOf, interruptible, machineOf } from './options.ts';
-import { hex, plain } from './text.ts';
+import { hex, plain } from '#vmm/inspect/plain.ts';
 
 export const vmmWalk: Action = async ({ args, out }) => {
   using machine = await machineOf(args);

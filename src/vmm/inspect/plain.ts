@@ -1,4 +1,4 @@
-/** How the vmm commands write numbers, for people and in JSON. */
+/** Numbers of 64 bits in JSON. */
 
 export const hex = (value: number | bigint): string => `0x${value.toString(16)}`;
 

@@ -1,0 +1,28 @@
+/** Who may talk to a session: whoever has its token; and of browsers only pages that were named. */
+import { createHash, timingSafeEqual } from 'node:crypto';
+import type { IncomingMessage } from 'node:http';
+import { tokenProtocol } from './messages.ts';
+
+const digest = (text: string): Buffer => createHash('sha256').update(text).digest();
+
+function offered({ headers }: IncomingMessage): string | undefined {
+  const bearer = /^Bearer +(\S+)$/i.exec(headers.authorization ?? '')?.[1];
+  if (bearer !== undefined) return bearer;
+  // only a WebSocket has protocols; elsewhere the header means nothing
+  const protocols = headers['sec-websocket-protocol']?.split(',').map((each) => each.trim()) ?? [];
+  return protocols.find((each) => each.startsWith(tokenProtocol))?.slice(tokenProtocol.length);
+}
+
+/** In the same time, whatever is wrong with it. */
+export function hasToken(incoming: IncomingMessage, token: string): boolean {
+  const found = offered(incoming);
+  return found !== undefined && timingSafeEqual(digest(found), digest(token));
+}
+
+/**
+ * Browsers say which page it is that asks. Programs say nothing, and are let in with the token alone; a page that was
+ * not named is refused even with it, so that no page guesses tokens in its visitors' names.
+ */
+export function isOriginAllowed({ headers }: IncomingMessage, origins: readonly string[]): boolean {
+  return headers.origin === undefined || origins.includes(headers.origin);
+}
