@@ -7,9 +7,10 @@ export interface Queues {
   readonly features: bigint;
   /**
    * Takes each chain that is available now, and gives it back with the number of bytes that `handle` says it has
-   * written, counted from the chain's first writable byte.
+   * written, counted from the chain's first writable byte. `more` is asked before each; what is left when it says no
+   * is left until the device drains again.
    */
-  drain(queue: number, handle: (chain: Chain) => number): void;
+  drain(queue: number, handle: (chain: Chain) => number, more?: () => boolean): void;
   /** One chain, to be given back or put back; undefined: none, and the driver will tell of the next. */
   take(queue: number): Chain | undefined;
   /** There was no use for the chain that was taken last: it is the next one again. */

@@ -57,6 +57,8 @@ export interface VirtioMmioOptions {
   readonly interrupted?: () => boolean;
   /** Called when the device begins to wait for its reset. */
   readonly onFault?: (fault: DeviceFault) => void;
+  /** InterruptStatus: one word, shared with whoever else serves it and InterruptACK (thread/door.ts). */
+  readonly interrupts?: Int32Array;
 }
 
 export class VirtioMmio implements MmioDevice {
@@ -68,10 +70,10 @@ export class VirtioMmio implements MmioDevice {
   readonly #irq: IrqLine;
   readonly #onFault: ((fault: DeviceFault) => void) | undefined;
   readonly #queues: QueueSet;
+  readonly #interrupts: Int32Array;
   readonly #offered: bigint;
   #accepted = 0n;
   #status = 0;
-  #interrupts = 0;
   #generation = 0;
   #fault: DeviceFault | undefined;
   /** What DeviceFeaturesSel, DriverFeaturesSel and QueueSel were set to. */
@@ -84,12 +86,14 @@ export class VirtioMmio implements MmioDevice {
     name = device.name,
     interrupted = () => false,
     onFault,
+    interrupts = new Int32Array(1),
   }: VirtioMmioOptions) {
     this.name = name;
     this.#device = device;
     this.#ram = ram;
     this.#irq = irq;
     this.#onFault = onFault;
+    this.#interrupts = interrupts;
     this.#queues = new QueueSet(device.queueSizes, interrupted);
     this.#offered = device.features | transportFeatures;
     const link: DeviceLink = {
@@ -163,7 +167,7 @@ export class VirtioMmio implements MmioDevice {
       case registers.QueueReady:
         return Number(this.#queue?.ready ?? false);
       case registers.InterruptStatus:
-        return this.#interrupts;
+        return Atomics.load(this.#interrupts, 0);
       case registers.Status:
         return this.#status;
       case registers.ConfigGeneration:
@@ -191,7 +195,7 @@ export class VirtioMmio implements MmioDevice {
         this.#notify(value);
         return;
       case registers.InterruptACK:
-        this.#setInterrupts(this.#interrupts & ~value);
+        this.#withdraw(value);
         return;
       case registers.Status:
         this.#writeStatus(value);
@@ -233,7 +237,7 @@ export class VirtioMmio implements MmioDevice {
     this.#fault = undefined;
     this.#queues.reset();
     this.#device.reset();
-    this.#setInterrupts(0);
+    this.#withdraw(USED_BUFFER | CONFIG_CHANGE);
   }
 
   /** A queue is set up between FEATURES_OK and the end (3.1.1, step 7), and not while it is in use (4.2.2.2). */
@@ -262,7 +266,7 @@ export class VirtioMmio implements MmioDevice {
   #whileLive(work: (queues: Queues) => void): boolean {
     if (!isLive(this.#status)) return false;
     this.#guard(() => work(this.#queues));
-    if (this.#queues.wantInterrupt()) this.#setInterrupts(this.#interrupts | USED_BUFFER);
+    if (this.#queues.wantInterrupt()) this.#interrupt(USED_BUFFER);
     return true;
   }
 
@@ -279,19 +283,22 @@ export class VirtioMmio implements MmioDevice {
     this.#fault = fault;
     this.#status |= DEVICE_NEEDS_RESET;
     this.#queues.unfinished.clear();
-    if ((this.#status & DRIVER_OK) !== 0) this.#setInterrupts(this.#interrupts | CONFIG_CHANGE);
+    if ((this.#status & DRIVER_OK) !== 0) this.#interrupt(CONFIG_CHANGE);
     this.#onFault?.(fault);
   }
 
   #configChanged(): void {
     this.#generation = (this.#generation + 1) >>> 0;
-    if (isLive(this.#status)) this.#setInterrupts(this.#interrupts | CONFIG_CHANGE);
+    if (isLive(this.#status)) this.#interrupt(CONFIG_CHANGE);
   }
 
-  #setInterrupts(bits: number): void {
-    const level = bits !== 0;
-    const was = this.#interrupts !== 0;
-    this.#interrupts = bits;
-    if (level !== was) this.#irq.set(level);
+  /** The line rises with the first event, and falls when all are known. */
+  #interrupt(event: number): void {
+    if (Atomics.or(this.#interrupts, 0, event) === 0) this.#irq.set(true);
+  }
+
+  #withdraw(events: number): void {
+    const before = Atomics.and(this.#interrupts, 0, ~events);
+    if (before !== 0 && (before & ~events) === 0) this.#irq.set(false);
   }
 }

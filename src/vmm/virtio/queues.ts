@@ -46,7 +46,7 @@ export class QueueSet implements Queues {
     this.#features = 0n;
   }
 
-  drain(index: number, handle: (chain: Chain) => number): void {
+  drain(index: number, handle: (chain: Chain) => number, more: () => boolean = () => true): void {
     const queue = this.at(index);
     if (!queue) return;
     this.unfinished.delete(index);
@@ -57,6 +57,7 @@ export class QueueSet implements Queues {
           this.unfinished.add(index);
           return;
         }
+        if (!more()) return;
         left -= 1;
         const chain = queue.take();
         if (!chain) return;

@@ -83,7 +83,7 @@ export class DriverQueue {
   readonly descriptors: number;
   readonly avail: number;
   readonly used: number;
-  readonly #driver: TestDriver;
+  readonly #driver: Driver;
   readonly #view: DataView;
   readonly #free: number[];
   readonly #chains = new Map<number, readonly number[]>();
@@ -92,7 +92,7 @@ export class DriverQueue {
   #kicked = 0;
   #seen = 0;
 
-  constructor(driver: TestDriver, index: number, size: number) {
+  constructor(driver: Driver, index: number, size: number) {
     this.#driver = driver;
     this.#view = driver.ram.view;
     this.index = index;
@@ -211,21 +211,16 @@ export class DriverQueue {
   }
 }
 
-export interface DriverOptions extends Partial<Omit<VirtioMmioOptions, 'device'>> {
-  readonly device: VirtioDevice;
-  readonly ramBytes?: number;
-}
-
-export class TestDriver {
+/** A driver of whatever lies behind these registers. */
+export class Driver<Mmio extends MmioDevice = MmioDevice> {
   readonly ram: GuardedRam;
-  readonly mmio: MmioDevice & VirtioMmio;
-  readonly line = new TestLine();
+  readonly mmio: Mmio;
   eventIndex = false;
   #next = 0x1000;
 
-  constructor({ device, ramBytes = 2 ** 20, ...options }: DriverOptions) {
-    this.ram = new GuardedRam(ramBytes);
-    this.mmio = new VirtioMmio({ device, ram: this.ram, irq: this.line, ...options });
+  constructor(mmio: Mmio, ram: GuardedRam) {
+    this.mmio = mmio;
+    this.ram = ram;
   }
 
   /** Guest-physical memory that nobody else gets. */
@@ -326,5 +321,22 @@ export class TestDriver {
     const events = this.read32(0x060);
     this.write32(0x064, events);
     return events;
+  }
+}
+
+export interface DriverOptions extends Partial<Omit<VirtioMmioOptions, 'device' | 'ram'>> {
+  readonly device: VirtioDevice;
+  readonly ramBytes?: number;
+}
+
+/** A driver of a device on the same thread. */
+export class TestDriver extends Driver<VirtioMmio> {
+  readonly line: TestLine;
+
+  constructor({ device, ramBytes = 2 ** 20, ...options }: DriverOptions) {
+    const line = new TestLine();
+    const ram = new GuardedRam(ramBytes);
+    super(new VirtioMmio({ device, ram, irq: line, ...options }), ram);
+    this.line = line;
   }
 }

@@ -21,6 +21,8 @@ export interface ConsoleOptions {
   /** Gets what the driver writes: bytes of its own, not the guest's. */
   readonly output: (bytes: Uint8Array) => void;
   readonly size?: { readonly columns: number; readonly rows: number };
+  /** Asked before each chain: may there be more output now? Once there may again, call `resume`. */
+  readonly hasRoom?: () => boolean;
   /** Bytes that may wait for the driver. */
   readonly inputLimit?: number;
 }
@@ -33,13 +35,20 @@ export class Console implements VirtioDevice {
   /** struct virtio_console_config (5.3.4): le16 cols, le16 rows, le32 max_nr_ports, le32 emerg_wr. */
   readonly config = new Uint8Array(12);
   readonly #output: (bytes: Uint8Array) => void;
+  readonly #hasRoom: () => boolean;
   readonly #input: Uint8Array;
   /** Bytes of `#input` in use, from its beginning. */
   #waiting = 0;
   #link: DeviceLink | undefined;
 
-  constructor({ output, size = { columns: 80, rows: 24 }, inputLimit = 2 ** 16 }: ConsoleOptions) {
+  constructor({
+    output,
+    hasRoom = () => true,
+    size = { columns: 80, rows: 24 },
+    inputLimit = 2 ** 16,
+  }: ConsoleOptions) {
     this.#output = output;
+    this.#hasRoom = hasRoom;
     this.#input = new Uint8Array(inputLimit);
     this.#setSize(size.columns, size.rows);
   }
@@ -58,12 +67,22 @@ export class Console implements VirtioDevice {
 
   notify(queue: number, queues: Queues): void {
     if (queue === RECEIVE) this.#feed(queues);
-    else queues.drain(TRANSMIT, (chain) => this.#transmit(chain));
+    else queues.drain(TRANSMIT, (chain) => this.#transmit(chain), this.#hasRoom);
+  }
+
+  /** How many bytes may be typed now. */
+  get room(): number {
+    return this.#input.length - this.#waiting;
+  }
+
+  /** There is room for output again. */
+  resume(): void {
+    this.#link?.whileLive((queues) => this.notify(TRANSMIT, queues));
   }
 
   /** Types. Returns how many bytes were taken: fewer than given when too many wait already. */
   type(bytes: Uint8Array): number {
-    const taken = bytes.subarray(0, this.#input.length - this.#waiting);
+    const taken = bytes.subarray(0, this.room);
     this.#input.set(taken, this.#waiting);
     this.#waiting += taken.length;
     this.#link?.whileLive((queues) => this.#feed(queues));
