@@ -15,7 +15,7 @@ import { CarrelError, errnoOf } from '#base/errors.ts';
 import { type Fd, ownFd } from '#host/fds.ts';
 import { capabilities, type Capability } from './abi/capabilities.ts';
 import { API_VERSION } from './abi/flags.ts';
-import { kvmCpuid2, kvmCpuidEntryBytes } from './abi/structs.ts';
+import { kvmCpuid2, kvmCpuidEntry } from './abi/structs.ts';
 import { kvmCall } from './vcpu.ts';
 import { Vm } from './vm.ts';
 
@@ -30,7 +30,7 @@ let cpuid: DataView | undefined;
  */
 function supportedCpuid(kvm: number): DataView {
   if (cpuid) return cpuid;
-  const list = new DataView(new ArrayBuffer(kvmCpuid2.bytes + maxCpuidEntries * kvmCpuidEntryBytes));
+  const list = new DataView(new ArrayBuffer(kvmCpuid2.bytes + maxCpuidEntries * kvmCpuidEntry.bytes));
   list.setUint32(kvmCpuid2.fields.nent, maxCpuidEntries, true);
   kvmCall(kvm, 'GET_SUPPORTED_CPUID', list);
   cpuid = list;

@@ -164,6 +164,14 @@ export class RunPage {
 
   // KVM_EXIT_INTERNAL_ERROR and KVM_EXIT_FAIL_ENTRY
 
+  /** The instruction that KVM could not emulate; undefined where it does not hand it on. */
+  get failedInstruction(): Uint8Array | undefined {
+    const length = this.view.getUint8(kvmRun['emulation_failure.insn_size']);
+    if (length === 0 || length > 15) return undefined;
+    const at = kvmRun['emulation_failure.insn_bytes'];
+    return this.#u8.slice(at, at + length);
+  }
+
   get suberror(): number {
     return this.view.getUint32(kvmRun['internal.suberror'], true);
   }

@@ -1,8 +1,9 @@
 /** One virtual processor: a descriptor for its registers, and the kvm_run that it shares with us. */
+import { CarrelError } from '#base/errors.ts';
 import { errnoName, syscallError, trySyscall, type SyscallArgument } from '#host/syscalls.ts';
 import { GUESTDBG_ENABLE, GUESTDBG_SINGLESTEP, GUESTDBG_USE_HW_BP } from './abi/flags.ts';
 import { ioctls, type IoctlName } from './abi/ioctls.ts';
-import { kvmGuestDebug, kvmRegs, kvmVcpuEvents } from './abi/structs.ts';
+import { kvmGuestDebug, kvmMsrEntry, kvmMsrs, kvmRegs, kvmVcpuEvents } from './abi/structs.ts';
 import { type DebugRegister, debugControl } from './debug.ts';
 import { readRegisters, type Registers, SpecialRegisters, writeRegisters } from './registers.ts';
 import { RunPage } from './runpage.ts';
@@ -101,6 +102,38 @@ export class Vcpu {
       view.setBigUint64(register(index), address, true);
     view.setBigUint64(register(7), debugControl(breakpoints), true);
     kvmCall(this.handle.fd, 'SET_GUEST_DEBUG', view);
+  }
+
+  /** What CPUID says on this vCPU: a struct kvm_cpuid2 and its entries. Before its first instruction. */
+  setCpuid(list: DataView): void {
+    kvmCall(this.handle.fd, 'SET_CPUID2', list);
+  }
+
+  /** Model-specific registers by number; `internal` names the first that KVM does not take. */
+  setMsrs(msrs: Readonly<Record<number, bigint>>): void {
+    const list = Object.entries(msrs);
+    const view = new DataView(new ArrayBuffer(kvmMsrs.bytes + list.length * kvmMsrEntry.bytes));
+    view.setUint32(kvmMsrs.fields.nmsrs, list.length, true);
+    for (const [at, [number, value]] of list.entries()) {
+      const entry = kvmMsrs.bytes + at * kvmMsrEntry.bytes;
+      view.setUint32(entry + kvmMsrEntry.fields.index, Number(number), true);
+      view.setBigUint64(entry + kvmMsrEntry.fields.data, value, true);
+    }
+    const taken = kvmCall(this.handle.fd, 'SET_MSRS', view);
+    const [refused] = list[taken] ?? [];
+    if (refused !== undefined)
+      throw new CarrelError('internal', `KVM does not take MSR 0x${Number(refused).toString(16)}`);
+  }
+
+  /** Delivers an exception without error code before the next instruction, as if the one before had raised it. */
+  raise(vector: number): void {
+    const view = new DataView(new ArrayBuffer(kvmVcpuEvents.bytes));
+    kvmCall(this.handle.fd, 'GET_VCPU_EVENTS', view);
+    const { fields } = kvmVcpuEvents;
+    view.setUint8(fields['exception.injected'], 1);
+    view.setUint8(fields['exception.nr'], vector);
+    view.setUint8(fields['exception.has_error_code'], 0);
+    kvmCall(this.handle.fd, 'SET_VCPU_EVENTS', view);
   }
 
   pendingException(): PendingException | undefined {

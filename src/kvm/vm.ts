@@ -5,14 +5,7 @@ import { addressOf, errnoName, syscallError, trySyscall } from '#host/syscalls.t
 import { capabilities, type CapabilityName } from './abi/capabilities.ts';
 import { MEM_LOG_DIRTY_PAGES } from './abi/flags.ts';
 import { ioctls } from './abi/ioctls.ts';
-import {
-  kvmCpuid2,
-  kvmCpuidEntry,
-  kvmCpuidEntryBytes,
-  kvmDirtyLog,
-  kvmEnableCap,
-  kvmMemoryRegion,
-} from './abi/structs.ts';
+import { kvmCpuid2, kvmCpuidEntry, kvmDirtyLog, kvmEnableCap, kvmMemoryRegion } from './abi/structs.ts';
 import { type GuestMemory, pageBytes } from './memory.ts';
 import { RunPage } from './runpage.ts';
 import { kvmCall, Vcpu } from './vcpu.ts';
@@ -43,11 +36,11 @@ export class Vm {
 
   /** What the processor calls itself: `GenuineIntel`, `AuthenticAMD`. CPUID leaf 0 (SDM volume 2A, CPUID). */
   get vendor(): string {
-    const { ebx, edx, ecx } = kvmCpuidEntry;
+    const { ebx, edx, ecx } = kvmCpuidEntry.fields;
     const count = this.#cpuid.getUint32(kvmCpuid2.fields.nent, true);
     for (let index = 0; index < count; index += 1) {
-      const at = kvmCpuid2.bytes + index * kvmCpuidEntryBytes;
-      if (this.#cpuid.getUint32(at + kvmCpuidEntry.function, true) !== 0) continue;
+      const at = kvmCpuid2.bytes + index * kvmCpuidEntry.bytes;
+      if (this.#cpuid.getUint32(at + kvmCpuidEntry.fields.function, true) !== 0) continue;
       const words = [ebx, edx, ecx].map((register) => this.#cpuid.getUint32(at + register, true));
       return Buffer.from(Uint32Array.from(words).buffer).toString('latin1');
     }
@@ -63,6 +56,16 @@ export class Vm {
     if (result >= 0) return true;
     if (errnoName(result) === 'EINVAL') return false;
     throw syscallError(`KVM_ENABLE_CAP ${name}`, result);
+  }
+
+  /** For ioctls on the machine from other threads: interrupts.ts. Closed with the machine. */
+  get fd(): number {
+    return this.#fd.fd;
+  }
+
+  /** What CPUID says on every vCPU unless `Vcpu.setCpuid` says otherwise: a copy of the host's list. */
+  get cpuid(): DataView {
+    return new DataView(this.#cpuid.buffer.slice(0));
   }
 
   /** Gives the guest memory at a physical address. With `logDirty`, `takeDirtyPages` tells what the guest writes. */

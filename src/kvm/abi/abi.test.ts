@@ -12,7 +12,9 @@ import {
   GUESTDBG_ENABLE,
   GUESTDBG_SINGLESTEP,
   GUESTDBG_USE_HW_BP,
+  IOEVENTFD_DATAMATCH,
   MEM_LOG_DIRTY_PAGES,
+  PIT_SPEAKER_DUMMY,
   SYNC_X86_REGS,
   X86_QUIRK_FIX_HYPERCALL_INSN,
 } from './flags.ts';
@@ -40,6 +42,13 @@ const layouts = {
   kvm_vcpu_events: structs.kvmVcpuEvents,
   kvm_guest_debug: structs.kvmGuestDebug,
   kvm_cpuid2: structs.kvmCpuid2,
+  kvm_cpuid_entry2: structs.kvmCpuidEntry,
+  kvm_irq_level: structs.kvmIrqLevel,
+  kvm_irqfd: structs.kvmIrqfd,
+  kvm_ioeventfd: structs.kvmIoeventfd,
+  kvm_pit_config: structs.kvmPitConfig,
+  kvm_msrs: structs.kvmMsrs,
+  kvm_msr_entry: structs.kvmMsrEntry,
   kvm_dirty_log: structs.kvmDirtyLog,
 };
 for (const [name, { bytes, fields }] of Object.entries(layouts)) {
@@ -47,14 +56,13 @@ for (const [name, { bytes, fields }] of Object.entries(layouts)) {
   for (const [field, offset] of Object.entries(fields))
     numbers.set(`offsetof(struct ${name}, ${field})`, offset);
 }
-numbers.set('sizeof(struct kvm_cpuid_entry2)', structs.kvmCpuidEntryBytes);
-for (const [field, offset] of Object.entries(structs.kvmCpuidEntry))
-  numbers.set(`offsetof(struct kvm_cpuid_entry2, ${field})`, offset);
 numbers.set('KVM_EXIT_IO_OUT', EXIT_IO_OUT);
 for (const [name, { number }] of Object.entries(internalErrors))
   numbers.set(`KVM_INTERNAL_ERROR_${name}`, number);
 numbers.set('KVM_API_VERSION', API_VERSION);
 numbers.set('KVM_X86_QUIRK_FIX_HYPERCALL_INSN', X86_QUIRK_FIX_HYPERCALL_INSN);
+numbers.set('KVM_PIT_SPEAKER_DUMMY', PIT_SPEAKER_DUMMY);
+numbers.set('KVM_IOEVENTFD_FLAG_DATAMATCH', IOEVENTFD_DATAMATCH);
 numbers.set('KVM_SYNC_X86_REGS', SYNC_X86_REGS);
 numbers.set('KVM_GUESTDBG_ENABLE', GUESTDBG_ENABLE);
 numbers.set('KVM_GUESTDBG_SINGLESTEP', GUESTDBG_SINGLESTEP);

@@ -17,3 +17,9 @@ export const MEM_LOG_DIRTY_PAGES = 1;
 
 /** Argument of KVM_CAP_DISABLE_QUIRKS2: leave vmcall and vmmcall as the guest wrote them (api.rst, 7.33; asm/kvm.h). */
 export const X86_QUIRK_FIX_HYPERCALL_INSN = 1 << 5;
+
+/** Bit of kvm_pit_config.flags: port 0x61 is answered by the kernel as well. */
+export const PIT_SPEAKER_DUMMY = 1;
+
+/** Bit of kvm_ioeventfd.flags: only writes of one value count. */
+export const IOEVENTFD_DATAMATCH = 1;

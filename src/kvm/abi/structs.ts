@@ -105,6 +105,30 @@ export const kvmDirtyLog = { bytes: 16, fields: { slot: 0, dirty_bitmap: 8 } } a
 
 /** struct kvm_cpuid2 is a header of `bytes`, followed by `nent` of struct kvm_cpuid_entry2. */
 export const kvmCpuid2 = { bytes: 8, fields: { nent: 0 } } as const;
-export const kvmCpuidEntryBytes = 40;
-/** struct kvm_cpuid_entry2: offsets in one entry. */
-export const kvmCpuidEntry = { function: 0, ebx: 16, ecx: 20, edx: 24 } as const;
+
+/** struct kvm_cpuid_entry2 */
+export const kvmCpuidEntry = {
+  bytes: 40,
+  fields: { function: 0, index: 4, flags: 8, eax: 12, ebx: 16, ecx: 20, edx: 24 },
+} as const;
+
+/** struct kvm_irq_level */
+export const kvmIrqLevel = { bytes: 8, fields: { irq: 0, level: 4 } } as const;
+
+/** struct kvm_irqfd */
+export const kvmIrqfd = { bytes: 32, fields: { fd: 0, gsi: 4, flags: 8, resamplefd: 12 } } as const;
+
+/** struct kvm_ioeventfd */
+export const kvmIoeventfd = {
+  bytes: 64,
+  fields: { datamatch: 0, addr: 8, len: 16, fd: 20, flags: 24 },
+} as const;
+
+/** struct kvm_pit_config */
+export const kvmPitConfig = { bytes: 64, fields: { flags: 0 } } as const;
+
+/** struct kvm_msrs is a header of `bytes`, followed by `nmsrs` of struct kvm_msr_entry. */
+export const kvmMsrs = { bytes: 8, fields: { nmsrs: 0 } } as const;
+
+/** struct kvm_msr_entry */
+export const kvmMsrEntry = { bytes: 16, fields: { index: 0, data: 8 } } as const;

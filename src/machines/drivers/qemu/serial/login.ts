@@ -1,7 +1,8 @@
 /** From whatever a console shows to a shell that answers. */
 import { CarrelError } from '#base/errors.ts';
-import { type Coding, codingIn, makeMarker, probeLine } from './script.ts';
-import type { Screen } from './screen.ts';
+import { makeMarker } from '#base/marker.ts';
+import { type Coding, codingIn, probeLine } from './script.ts';
+import { endLength, type Screen, shownEnd } from '#base/screen.ts';
 
 export interface Login {
   readonly user: string;
@@ -15,15 +16,6 @@ const ctrlU = '\x15';
 /** A shell under emulation needs some tenths of a second. */
 const probeMs = 2500;
 const stepMs = 15_000;
-
-// oxlint-disable-next-line no-control-regex -- these are control sequences (ECMA-48)
-const escapes = /\u001b(\[[0-9;?]*[ -/]*[@-~]|\][^\u0007]*\u0007|[()][0-9A-B]|[=>78])/g;
-
-/** A guest chooses what is on the screen, and how much: no pattern is looked for in more of it. */
-const endLength = 2000;
-
-/** The end of the screen as a person sees it. */
-const shownEnd = (text: string): string => text.slice(-endLength).replace(escapes, '');
 
 /** What the end of the screen asks for. */
 export function askedFor(text: string): 'user' | 'password' | 'unknown' {

@@ -7,12 +7,12 @@
  * 1 MiB.
  */
 import { CarrelError } from '#base/errors.ts';
+import { makeMarker } from '#base/marker.ts';
 import type { ProgramEnd, RunReply, RunRequest } from '#contract/schemas/machines.ts';
 import type { Terminal } from '../../../driver.ts';
 import { ctrlC, type Login, reachShell } from './login.ts';
 import {
   type Coding,
-  makeMarker,
   pieceLine,
   resultIn,
   runScript,
@@ -20,7 +20,7 @@ import {
   type SerialResult,
   startLine,
 } from './script.ts';
-import { openScreen, type Screen } from './screen.ts';
+import { openScreen, type Screen } from '#base/screen.ts';
 
 export interface SerialOptions {
   readonly login: Login;

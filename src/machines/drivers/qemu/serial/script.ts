@@ -2,25 +2,11 @@
  * What is typed into a shell on a serial console, and what comes back. Pure.
  *
  * Lines are short, because the simplest line editors take 1024 bytes and a terminal's queue 4096, and each is
- * acknowledged before the next one is sent. A marker is sent as two words and printed as one: the echo of the line
- * that asks for it never looks like it.
+ * acknowledged before the next one is sent.
  */
-import { randomBytes } from 'node:crypto';
 import { CarrelError } from '#base/errors.ts';
+import type { Marker } from '#base/marker.ts';
 import type { RunRequest } from '#contract/schemas/machines.ts';
-
-export interface Marker {
-  /** As words of a command line. */
-  readonly words: string;
-  /** As it is printed. */
-  readonly text: string;
-}
-
-/** Never the same twice, so that nothing on the screen can be one by chance or by memory. */
-export function makeMarker(): Marker {
-  const [first, second] = [randomBytes(6).toString('hex'), randomBytes(6).toString('hex')];
-  return { words: `Q${first} ${second}Q`, text: `Q${first}${second}Q` };
-}
 
 /** How bytes get through the terminal: base64(1), or octal for printf(1) and od(1), which every system has. */
 export type Coding = 'base64' | 'octal';

@@ -7,12 +7,13 @@ import { test } from 'node:test';
 import * as fc from 'fast-check';
 import { sleep, until } from '#base/deadline.ts';
 import { isCarrelError } from '#base/errors.ts';
+import { makeMarker } from '#base/marker.ts';
 import type { RunReply } from '#contract/schemas/machines.ts';
 import type { Terminal } from '../../../driver.ts';
 import { type AgentBed, request, skip as noAgent, startAgent } from '../agent/testing.ts';
 import { askedFor } from './login.ts';
 import { runOverSerial } from './run.ts';
-import { makeMarker, resultIn } from './script.ts';
+import { resultIn } from './script.ts';
 
 const busybox = '/bin/busybox';
 const skip = noAgent === false && !existsSync(busybox) ? 'needs busybox-static' : noAgent;

@@ -1,5 +1,16 @@
 /** The text of a terminal as it comes in, and waiting for something in it. */
-import type { Terminal } from '../../../driver.ts';
+
+/** What a screen needs of a terminal. */
+export interface ScreenSource {
+  /** What is kept from an absolute offset on, at most `maxBytes`; `total` bytes have come so far. */
+  read(
+    from: number,
+    maxBytes?: number,
+  ): { readonly from: number; readonly bytes: Uint8Array; readonly total: number };
+  /** Calls back after output has grown; returns how to stop listening. */
+  watch(changed: () => void): () => void;
+  write(bytes: Uint8Array): Promise<void>;
+}
 
 /** What was on the screen before we came: enough for a prompt. */
 const tailBytes = 2000;
@@ -21,7 +32,7 @@ export interface Screen extends Disposable {
 
 /** `maxBytes`: of text that is kept; of more the end. `signal` ends every wait with its reason. */
 export function openScreen(
-  terminal: Terminal,
+  terminal: ScreenSource,
   { maxBytes, signal }: { maxBytes: number; signal?: AbortSignal | undefined },
 ): Screen {
   let at = Math.max(0, terminal.read(0, 1).total - tailBytes);
@@ -91,3 +102,12 @@ export function openScreen(
     },
   };
 }
+
+// oxlint-disable-next-line no-control-regex -- these are control sequences (ECMA-48)
+const escapes = /\u001b(\[[0-9;?]*[ -/]*[@-~]|\][^\u0007]*\u0007|[()][0-9A-B]|[=>78])/g;
+
+/** A guest chooses what is on the screen, and how much: no pattern is looked for in more of it. */
+export const endLength = 2000;
+
+/** The end of the screen as a person sees it. */
+export const shownEnd = (text: string): string => text.slice(-endLength).replace(escapes, '');

@@ -1,0 +1,48 @@
+/** The other end of a vCPU's thread in a Linux machine: starts it, stops it, and gets its report. */
+import { Worker } from 'node:worker_threads';
+import { Kick } from '#kvm/kick.ts';
+import type { Vcpu } from '#kvm/vcpu.ts';
+import { supervise } from '../supervise.ts';
+import type { LinuxEnd } from './end.ts';
+import type { LinuxVcpuOrder, LinuxVcpuReport } from './vcpu-run.ts';
+import type { FromLinuxVcpu } from './vcpu-thread.ts';
+
+/** The longest that a timer can be set to (setTimeout): 24 days. */
+const longestMs = 2 ** 31 - 1;
+
+export interface VcpuThreadOptions {
+  readonly vcpu: Vcpu;
+  readonly order: Omit<LinuxVcpuOrder, 'vcpu' | 'kick'>;
+  readonly limitMs: number | undefined;
+  /** Stops it. */
+  readonly signal: AbortSignal;
+}
+
+export interface LinuxVcpuResult extends LinuxVcpuReport {
+  /** Why it was stopped, if it was. */
+  readonly why: LinuxEnd;
+}
+
+/** Runs a vCPU until it ends, or until it is stopped. */
+export async function runVcpuThread({
+  vcpu,
+  order,
+  limitMs = longestMs,
+  signal,
+}: VcpuThreadOptions): Promise<LinuxVcpuResult> {
+  const kick = new Kick();
+  const thread = new Worker(new URL('vcpu-thread.ts', import.meta.url), { execArgv: [] });
+  try {
+    const { report, why } = await supervise<FromLinuxVcpu, LinuxVcpuReport>(thread, {
+      begin: () =>
+        thread.postMessage({ ...order, vcpu: vcpu.handle, kick: kick.buffer } satisfies LinuxVcpuOrder),
+      kick: () => kick.stop(vcpu.page),
+      limitMs: Math.min(limitMs, longestMs),
+      signal,
+      hear: (message) => message,
+    });
+    return { ...report, why: why.kind === 'time limit' ? why : { kind: 'stopped' } };
+  } finally {
+    void thread.terminate();
+  }
+}
