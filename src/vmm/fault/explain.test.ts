@@ -36,6 +36,7 @@ function scene(changes: Partial<Scene> & { readonly code?: readonly number[] }):
     special: new SpecialRegisters(),
     exception: undefined,
     fetch: walkTo(0n),
+    stack: walkTo(0n),
     at: 0n,
     bytes,
     instruction: disassemble(bytes, 64, 0n),
@@ -74,5 +75,5 @@ test('a store to a page that is not writable is named, a read of it is not', () 
   assert.match(write.cause, /writes to 0x3000: the page is not writable/);
   assert.equal(write.exception?.vector, 14);
   const read = explain(scene({ accesses: [{ linear: 0x3000n, isWrite: false, walk: readOnly }] }));
-  assert.match(read.cause, /raised an exception, and the guest has no handler/);
+  assert.match(read.cause, /raised an exception that was not handled/);
 });

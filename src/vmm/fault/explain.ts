@@ -5,6 +5,7 @@
  */
 import { internalError, internalErrors } from '#kvm/abi/exits.ts';
 import { windowBytes } from '../layout.ts';
+import { CR0 } from '../modes/bits.ts';
 import type { Fault } from './fault.ts';
 import type { Access, Scene } from './scene.ts';
 import { exceptionName } from './vectors.ts';
@@ -44,11 +45,14 @@ const ripNotMapped: Rule = ({ fetch, registers, bytes }) => {
   };
 };
 
-const outsideOfMemory: Rule = ({ mmio }) => {
+const outsideOfMemory: Rule = ({ mmio, accesses }) => {
   if (!mmio) return undefined;
+  const touching = accesses.find(({ walk: { result } }) => result.mapped && result.physical === mmio.address);
   const did = mmio.isWrite ? 'wrote to' : 'read from';
   return {
     cause: `the guest ${did} guest-physical ${hex(mmio.address)}, where it has neither memory nor a device; its memory ends at ${hex(windowBytes)}`,
+    // without paging there is nothing to walk
+    ...(touching && touching.walk.steps.length > 0 && { walk: touching.walk }),
   };
 };
 
@@ -168,7 +172,7 @@ const refusedEntry: Rule = ({ exit, entryFailure }) => {
 const noHandler: Rule = ({ exit, instruction }) =>
   exit === 'SHUTDOWN'
     ? {
-        cause: `${instruction ? `"${instruction.text}"` : 'an instruction'} raised an exception, and the guest has no handler for it`,
+        cause: `${instruction ? `"${instruction.text}"` : 'an instruction'} raised an exception that was not handled`,
       }
     : undefined;
 
@@ -190,8 +194,9 @@ const rules: readonly Rule[] = [
   noHandler,
 ];
 
-/** What may lie behind all of it: a guest that has written over its own code or tables. */
-function suspicion({ damage, registers, imageEnd, special }: Scene): string {
+/** What may lie behind all of it: a guest that has written over its own code or tables, or a handler that failed. */
+function suspicion(scene: Scene): string {
+  const { damage, registers, imageEnd, special } = scene;
   // 16-bit guests begin with an SP of 0, and wrap
   const isOver = (end: number): boolean => registers.rsp > 0n && registers.rsp <= BigInt(end);
   if (damage) {
@@ -201,9 +206,17 @@ function suspicion({ damage, registers, imageEnd, special }: Scene): string {
       : 'the guest has written there';
     return `. Its page tables are not those it began with: ${hex(at)} has ${hex(is)}, and had ${hex(was)}; ${who}`;
   }
-  return special.get('cr0') & 1n && isOver(imageEnd)
-    ? `. The stack has grown down to ${hex(registers.rsp)}, over the guest's code`
-    : '';
+  if (special.get('cr0') & CR0.PE && isOver(imageEnd))
+    return `. The stack has grown down to ${hex(registers.rsp)}, over the guest's code`;
+  return handlerNotEntered(scene);
+}
+
+/** A guest with an interrupt table shuts down only if neither its handler nor that of a double fault can be entered. */
+function handlerNotEntered({ exit, special, registers, stack }: Scene): string {
+  const { base, limit } = special.idt;
+  if (exit !== 'SHUTDOWN' || limit === 0 || !(special.get('cr0') & CR0.PE)) return '';
+  const why = stack.result.mapped ? 'look at its gates' : `RSP is ${hex(registers.rsp)}, ${stack.result.why}`;
+  return `. The guest has an interrupt table at ${hex(base)}, but no handler could be entered: ${why}`;
 }
 
 const bytesText = (bytes: Uint8Array): string =>

@@ -44,6 +44,9 @@ const ends: Readonly<Record<string, readonly [end: RegExp, vector?: number]>> = 
   'unknown-in': [/^unknown port 0x78 \(120\), direction in, 4 bytes$/],
 };
 
+/** A guest with the kit's table, which it then spoils. */
+const spoilt = (text: string): string => `#include "idt.h"\nint main(void) { ${text} return 0; }`;
+
 suite('guests/faults', { skip: withoutKvm }, () => {
   test('every one of them is in the table', async () => {
     const files = (await readdir(faults)).map((file) => basename(file, '.c'));
@@ -78,6 +81,48 @@ suite('guests/faults', { skip: withoutKvm }, () => {
     assert.ok(push.end.kind === 'fault');
     assert.match(push.end.fault.cause, /wrote to guest-physical 0xffffffc/);
     assert.equal(push.end.fault.instruction, undefined);
+  });
+
+  test('memory that is mapped but not there shows the walk that leads to it', async (context) => {
+    const { end } = await run(
+      await compile(
+        context,
+        `int main(void) {
+           ((volatile uint64_t *)0x4000)[3] = 0x40000087; /* 0x600000 -> 1 GiB */
+           return *(volatile int *)0x600010;
+         }`,
+      ),
+    );
+    assert.ok(end.kind === 'fault');
+    assert.match(describeEnd(end), /^MMIO: the guest read from guest-physical 0x40000010/);
+    assert.equal(end.fault.walk?.linear, 0x600010n);
+  });
+
+  test('a table with bad gates, and a good one with a bad stack, are told apart', async (context) => {
+    const gates = await run(
+      await compile(
+        context,
+        spoilt(
+          'idt_install(); for (int i = 0; i < 32; i++) idt_gates[i].type = 0; __asm__ volatile("" : : : "memory"); __asm__ volatile("ud2");',
+        ),
+      ),
+    );
+    assert.match(
+      describeEnd(gates.end),
+      /^SHUTDOWN: ud2 .* has an interrupt table at 0x\w+, but no handler could be entered: look at its gates$/,
+    );
+    const stack = await run(
+      await compile(
+        context,
+        spoilt(
+          'idt_install(); idt_gates[8].stack = 0; __asm__ volatile("mov $0x10000000, %%esp\\n\\tud2" : : : "memory");',
+        ),
+      ),
+    );
+    assert.match(
+      describeEnd(stack.end),
+      /no handler could be entered: RSP is 0x10000000, not mapped: PD\[127\] is not present$/,
+    );
   });
 
   test('a table that has no handler is told apart from none', async (context) => {

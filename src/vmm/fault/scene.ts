@@ -28,6 +28,8 @@ export interface Scene {
   readonly exception: PendingException | undefined;
   /** The walk of RIP. */
   readonly fetch: Walk;
+  /** The walk of what the next push writes to. */
+  readonly stack: Walk;
   /** Where the instruction is that was looked at: RIP, or just before it. */
   readonly at: bigint;
   readonly bytes: Uint8Array;
@@ -114,6 +116,7 @@ export function observe(vcpu: Vcpu, mode: Mode, layout: Layout, imageEnd: number
     special,
     exception: vcpu.pendingException(),
     fetch: space.walk(rip),
+    stack: space.walk(BigInt.asUintN(64, special.segment('ss').base + registers.rsp - 8n)),
     at,
     bytes,
     instruction: bytes.length === 0 ? undefined : disassemble(bytes, mode.bits, at),

@@ -1,5 +1,5 @@
 /** Several machines on one thread, one after another: the loop of a scheduler, with KVM_RUN as its processor. */
-import { syscall } from '#host/syscalls.ts';
+import { threadCpuMs } from '#host/thread-clock.ts';
 import { exitReasons } from '#kvm/abi/exits.ts';
 import { SYNC_X86_REGS } from '#kvm/abi/flags.ts';
 import { Kick } from '#kvm/kick.ts';
@@ -39,18 +39,6 @@ export interface ScheduleReport {
   readonly ms: number;
   /** The core: a number of the host's. */
   readonly core: number;
-}
-
-const CLOCK_THREAD_CPUTIME_ID = 3;
-const timespec = new BigInt64Array(2);
-
-/**
- * CPU time of this thread, in milliseconds; time in the guest is part of it. clock_gettime(2): what getrusage(2) says
- * grows with the kernel's ticks only.
- */
-function threadCpuMs(): number {
-  syscall('clock_gettime', CLOCK_THREAD_CPUTIME_ID, timespec);
-  return Number(timespec[0]) * 1000 + Number(timespec[1]) / 1e6;
 }
 
 class Contestant {

@@ -3,6 +3,7 @@
  * loops of one instruction. A vmcall is of the first kind; where the host's KVM does not serve it, cpuid stands for it,
  * which every KVM intercepts and serves in the kernel (SDM volume 3C, 26.1.2).
  */
+import { threadCpuMs } from '#host/thread-clock.ts';
 import { exitReasons } from '#kvm/abi/exits.ts';
 import { Kick } from '#kvm/kick.ts';
 import { runVcpu } from '#kvm/runloop.ts';
@@ -39,13 +40,13 @@ function loop(bytes: readonly number[]): Uint8Array {
   return Uint8Array.of(0x41, 0xb8, ...le32(times), ...head, 0x75, 0xfe - head.length, 0xf4);
 }
 
-/** Milliseconds from the first instruction to hlt. On this thread: it is over soon. */
+/** CPU time from the first instruction to hlt, in milliseconds. On this thread: it is over soon. */
 function runLoop(instruction: keyof typeof instructions): number {
   using machine = createMachine({ mode: 'long', image: flatImage(loop(instructions[instruction])) });
   const { vcpu } = machine.vcpuAt(0);
-  const began = performance.now();
+  const began = threadCpuMs();
   runVcpu(vcpu, new Kick(), ({ exitReason }) => exitReason === exitReasons.IO.number);
-  return performance.now() - began;
+  return threadCpuMs() - began;
 }
 
 /** Microseconds of one instruction, the loop around it not counted. */

@@ -1,6 +1,7 @@
 /** `carrel vmm schedule GUEST GUEST`. */
 import { CarrelError } from '#base/errors.ts';
 import { describeEnd, type End } from '#vmm/end.ts';
+import type { Fault } from '#vmm/fault/fault.ts';
 import { parsePlace } from '#vmm/debug/parse.ts';
 import { loadGuest } from '#vmm/image/compile.ts';
 import { createMachine, type Machine } from '#vmm/machine.ts';
@@ -11,6 +12,7 @@ import { schedule, type Scheduled } from '#vmm/schedule/schedule.ts';
 import type { Arguments } from '../../arguments.ts';
 import { exitCodes } from '../../exit-codes.ts';
 import type { Action } from '../../spec.ts';
+import { drawFault } from './draw-run.ts';
 import { drawShares, drawSlices, drawTimeline, letter } from './draw-schedule.ts';
 import { countOf, interruptible, modeOf, shareOf } from './options.ts';
 import { plain } from '#vmm/inspect/plain.ts';
@@ -86,6 +88,12 @@ function jsonOf(
 /** A machine that never ends is a good contender: the limit is for it. */
 const isMeant = ({ kind }: End): boolean => kind === 'halted' || kind === 'time limit';
 
+/** What there is to see of a fault, besides the sentence in the table. */
+function drawEvidence(fault: Fault, machine: Machine | undefined): string {
+  const cr3 = machine?.vcpuAt(0).vcpu.special().get('cr3') ?? 0n;
+  return `${fault.exit}\n${drawFault(fault, cr3)}`;
+}
+
 export const vmmSchedule: Action = async ({ args, out }) => {
   const policy = policyOf(args);
   const sliceMs = args.duration('slice') ?? 10;
@@ -108,6 +116,8 @@ export const vmmSchedule: Action = async ({ args, out }) => {
           void process.stdout.write(`[${letter(machine)}] ${line.endsWith('\n') ? line : `${line}\n`}`),
       }),
     });
+    for (const [index, { end }] of result.machines.entries())
+      if (end.kind === 'fault') out.note(`${letter(index)}: ${drawEvidence(end.fault, machines[index])}`);
     const counters = countersOf(args, machines);
     out.result(jsonOf(result, { args, policy, counters }), () =>
       [
