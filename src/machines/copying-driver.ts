@@ -30,8 +30,8 @@ function withCopies(driver: Driver): Driver {
   return {
     ...driver,
     capabilities: { ...driver.capabilities, snapshot: true, clone: true },
-    async prepare(spec) {
-      await driver.prepare(spec);
+    async prepare(spec, options) {
+      await driver.prepare(spec, options);
       if (!spec.source) return;
       const { directory, snapshot } = spec.source;
       await copy(snapshot === null ? disk(directory) : kept(directory, snapshot), disk(spec.directory));

@@ -92,9 +92,10 @@ export async function undoSnapshots(machinery: Machinery): Promise<void> {
 export async function prepareDisk(
   { cloud, row, driver, spec }: Machinery,
   signal: AbortSignal,
+  { starting = false }: { starting?: boolean } = {},
 ): Promise<void> {
   const { source } = configOf(row);
-  if (!source) return driver.prepare(spec);
+  if (!source) return driver.prepare(spec, { starting });
   if (source.copied) return undefined;
   // lock order: the copy's, then the original's; an original never waits for its copies
   using _lock = await cloud.locks.take(source.machineId, { signal });

@@ -165,8 +165,8 @@ export interface Driver {
   readonly templates?: TemplateDriver;
   /** What can be refused at once is refused here: the kind of image, limits that this host cannot keep. */
   validate(request: MachineRequest, image: Image): Promise<void>;
-  /** The disk. */
-  prepare(spec: MachineSpec): Promise<void>;
+  /** The disk. `starting`: `start` comes next, and may make it instead. */
+  prepare(spec: MachineSpec, options?: { readonly starting?: boolean }): Promise<void>;
   /** Processes and network link. Adopts the machine instead when it runs already. */
   start(spec: MachineSpec): Promise<RunningMachine>;
   /** The machine if it runs; never starts anything. Throws `machine_lost` when that cannot be known. */

@@ -118,7 +118,7 @@ async function create(scene: Scene, startIt: boolean): Promise<RunningMachine | 
   const earlier = await driver.adopt(spec); // an attempt that got as far as this
   if (earlier) return ready(scene, earlier);
   scene.step(configOf(row).source ? 'copy disk' : 'clone image');
-  await prepareDisk(scene, signal);
+  await prepareDisk(scene, signal, { starting: startIt });
   signal.throwIfAborted();
   return startIt ? start(scene) : undefined;
 }

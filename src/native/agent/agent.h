@@ -163,6 +163,7 @@ void write_abandon(struct channel *);
 int identify_job(struct in *);
 int grow_job(struct in *);
 int sync_job(struct in *);
+int sync_later_job(struct in *);
 
 /* ---- machine.c ---- */
 void power_request(uint32_t id, struct in *);

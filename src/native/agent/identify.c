@@ -96,13 +96,19 @@ static void password(struct in *in) {
 static void boot_id(void) {
   static const char file[] = "/run/carrel-boot-id", over[] = "/proc/sys/kernel/random/boot_id";
   unsigned char r[16];
-  char text[38];
+  char text[38], laid[38], seen[38];
   if (getrandom(r, sizeof r, 0) != sizeof r) job_fail("boot id", errno);
   r[6] = (unsigned char)((r[6] & 0x0f) | 0x40), r[8] = (unsigned char)((r[8] & 0x3f) | 0x80);
   snprintf(text, sizeof text, "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x\n", r[0], r[1], r[2], r[3],
            r[4], r[5], r[6], r[7], r[8], r[9], r[10], r[11], r[12], r[13], r[14], r[15]);
+  if (read_file(file, laid, sizeof laid) == 37 && read_file(over, seen, sizeof seen) == 37 && !strcmp(laid, seen)) {
+    /* it has been laid over by an earlier identity, also a parked machine's: no more is to be done than this */
+    int fd = open(file, O_WRONLY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0 || write(fd, text, 37) != 37 || close(fd)) job_fail(file, errno);
+    return;
+  }
   replace(file, text, 37, 0444, NULL);
-  umount2(over, MNT_DETACH); /* of an earlier identity */
+  umount2(over, MNT_DETACH);
   if (mount(file, over, NULL, MS_BIND, NULL)) job_fail("boot id", errno);
 }
 
@@ -144,15 +150,19 @@ static void find_interface(char name[IFNAMSIZ]) {
   if (!*name) job_fail("network interface", ENODEV);
 }
 
-/* Silent before it has another name: down, and without what addresses it had. netdevice(7) */
+/*
+ * Silent before it has another name: down, and without what addresses it had. Nothing is done to one that is silent, as a
+ * parked machine's is: to take an address away is long work where the processor is emulated. netdevice(7)
+ */
 static void hush(const char *name) {
   struct ifreq r = { 0 };
   int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
   if (fd < 0) job_fail("network", errno);
   strcpy(r.ifr_name, name);
   if (ioctl(fd, SIOCGIFFLAGS, &r)) job_fail(name, errno);
+  bool up = r.ifr_flags & IFF_UP;
   r.ifr_flags = (short)(r.ifr_flags & ~IFF_UP);
-  if (ioctl(fd, SIOCSIFFLAGS, &r)) job_fail(name, errno);
+  if (up && ioctl(fd, SIOCSIFFLAGS, &r)) job_fail(name, errno);
   for (int i = 0; i < MAX_OLD_ADDRESSES && !ioctl(fd, SIOCGIFADDR, &r); i++) {
     memset(&r.ifr_addr, 0, sizeof r.ifr_addr);
     r.ifr_addr.sa_family = AF_INET;
@@ -173,6 +183,7 @@ static void network(struct in *in) {
   inet_ntop(AF_INET, g, gateway, sizeof gateway);
   find_interface(name);
   hush(name);
+  if (!strcmp(address, "0.0.0.0")) return; /* it is to be nobody's */
   int fd = net_open();
   if (fd < 0 || net_mac(fd, name, mac)) job_fail("mac", errno);
   if (net_address(fd, name, address, prefix)) job_fail("address", errno);
@@ -181,9 +192,14 @@ static void network(struct in *in) {
   close(fd);
 }
 
-/* The image knows which server it has, and how to start it: with the keys that are there now. */
-_Noreturn static void start_ssh(void) {
+/*
+ * The image knows which server it has, and how to start it: with the keys that are there now. One that looks for its keys
+ * when somebody connects has been told to by `/etc/carrel/ssh late`, which says so in the file.
+ */
+static void start_ssh(void) {
   char full[4096];
+  prefixed(full, sizeof full, "/run/carrel-late-ssh");
+  if (!access(full, F_OK)) return;
   prefixed(full, sizeof full, "/etc/carrel/ssh");
   char *argv[] = { full, (char[]){ "restart" }, NULL };
   char *env[] = { (char[]){ "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" }, (char[]){ "HOME=/root" }, NULL };

@@ -47,7 +47,7 @@ static void settle_disk(void) {
   struct channel *c = channel_new(C_JOB, UINT32_MAX);
   if (!c) return;
   c->id = 0;
-  if (program_job(&c->program, sync_job, &nothing, 0)) channel_free(c);
+  if (program_job(&c->program, sync_later_job, &nothing, 0)) channel_free(c);
 }
 
 bool run_step(struct channel *c) {

@@ -18,16 +18,13 @@ import { readStopped } from './disk/read.ts';
 import { secretsOf } from './identity.ts';
 import { openRunning, runningVm } from './running.ts';
 import { readRuntime } from './runtime.ts';
-import { qemuUid, vmPaths } from './spec.ts';
+import { qemuUid, vmPaths, wholeSectors } from './spec.ts';
 import { launchQemu, requireDiskImage, requireQemu } from './start.ts';
 import { type CloneParts, phaseOf } from './template/clone.ts';
 import { TemplateStore } from './template/files.ts';
 import { openTemplateMemory } from './template/memory.ts';
 import { createTemplating } from './template/service.ts';
 import { validateVm } from './validate.ts';
-
-/** Sectors: a disk ends with a whole one. */
-const sectorBytes = 512;
 
 export function createQemuDriver(host: DriverHost): Driver {
   const parts: CloneParts = {
@@ -42,7 +39,7 @@ export function createQemuDriver(host: DriverHost): Driver {
   const filesOf = async (spec: MachineSpec): Promise<DiskFiles> => ({
     directory: spec.directory,
     uid: qemuUid(spec),
-    bytes: Math.ceil(spec.limits.diskBytes / sectorBytes) * sectorBytes,
+    bytes: wholeSectors(spec.limits.diskBytes),
     image: (await requireDiskImage(spec, host)).path,
   });
   const adopt = async (spec: MachineSpec): Promise<RunningMachine | undefined> => {
@@ -60,14 +57,22 @@ export function createQemuDriver(host: DriverHost): Driver {
       throw error;
     }
   };
-  const prepare = async (spec: MachineSpec): Promise<void> => {
+  const prepare: Driver['prepare'] = async (spec, { starting = false } = {}) => {
     await mkdir(spec.directory, { recursive: true, mode: 0o700 });
-    await host.images.hold(spec.image, spec.directory);
-    await secretsOf(vmPaths(spec.directory).identity);
-    const { disk } = await requireDiskImage(spec, host);
-    if (!disk.agent) await giveSerialPassword(spec.directory);
-    const files = await filesOf(spec);
-    await (spec.source ? copyDisk(files, spec.source) : makeDisk(files, spec.image));
+    const makeIt = async (): Promise<void> => {
+      await host.images.hold(spec.image, spec.directory);
+      const files = await filesOf(spec);
+      if (spec.source) return copyDisk(files, spec.source);
+      // a copy of a parked machine begins with the parked one's
+      if (!starting || typeof (await templating.found(spec, files)) !== 'object')
+        await makeDisk(files, spec.image);
+    };
+    const keep = async (): Promise<void> => {
+      await secretsOf(vmPaths(spec.directory).identity);
+      const { disk } = await requireDiskImage(spec, host);
+      if (!disk.agent) await giveSerialPassword(spec.directory);
+    };
+    await Promise.all([keep(), makeIt()]);
   };
   /** `note`: why it is not a copy of one that has booted. */
   const bootNow = async (spec: MachineSpec, files: DiskFiles, note: string | null): Promise<Kept> => {
@@ -97,7 +102,8 @@ export function createQemuDriver(host: DriverHost): Driver {
       const running = await adopt(spec);
       if (running) return running;
       // its making failed, and was undone
-      if (!spec.source && !existsSync(vmPaths(spec.directory).diskState)) await prepare(spec);
+      if (!spec.source && !existsSync(vmPaths(spec.directory).diskState))
+        await prepare(spec, { starting: true });
       await templating.settle(spec);
       const files = await filesOf(spec);
       const copy = await templating.start(spec, files);

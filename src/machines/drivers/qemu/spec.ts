@@ -35,6 +35,10 @@ const overheadBytes: Readonly<Record<Accelerator, number>> = {
  */
 export const layerFileBytes = (diskBytes: number): number => 4 * diskBytes + 64 * MiB;
 
+/** A disk ends with a whole sector. */
+export const wholeSectors = (bytes: number): number => Math.ceil(bytes / sectorBytes) * sectorBytes;
+const sectorBytes = 512;
+
 /** Threads: one per processor, and those that wait for the disk (QEMU's pool has up to 64). */
 const ownThreads = 96;
 

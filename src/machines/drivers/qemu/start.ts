@@ -24,7 +24,7 @@ import { layerInJail, openDisk } from './disk/disk.ts';
 import { nodeOf } from './disk/state.ts';
 import { type Identity, makeIdentity, secretsOf } from './identity.ts';
 import { type JailFile, jailOperations } from './jail.ts';
-import { connectQmp } from './qmp.ts';
+import { type Qmp, withQmp } from './qmp.ts';
 import { writeRuntime } from './runtime.ts';
 import { seedArchive } from './seed.ts';
 import { groupLimits, layerFileBytes, qemuUid, vcpusOf, vmPaths } from './spec.ts';
@@ -42,7 +42,7 @@ const newsMs = 1000;
 const randomSeedBytes = 512;
 
 /** Descriptors in the program: op.descriptor in jail.ts counts from 3. */
-const first = { tap: 3, qmp: 4, agent: 5 } as const;
+const numbers = { tap: 3, qmp: 4, agent: 5 } as const;
 
 /** What a start may differ in. */
 export interface Launch {
@@ -91,11 +91,15 @@ export async function requireDiskImage(
   );
 }
 
-/** Starts QEMU under its keeper; `wrong_state` when it runs already. Resolves when its monitor answers. */
+/**
+ * Starts QEMU under its keeper; `wrong_state` when it runs already. Resolves when its monitor has answered and `first`,
+ * the first that is said to it, is done; when that fails QEMU is ended.
+ */
 export async function launchQemu(
   spec: MachineSpec,
   parts: QemuParts,
   more: Partial<Launch> = {},
+  first: (qmp: Qmp) => Promise<void> = async () => undefined,
 ): Promise<Kept> {
   const launch = { ...coldBoot, ...more };
   const { server, fabric, instance } = parts;
@@ -139,10 +143,10 @@ export async function launchQemu(
         ...layers.map((layer) => ({ node: nodeOf(layer), path: layerInJail(layer) })),
       ],
       cloudInit: cloudInit && '/machine/cidata.iso',
-      network: { kind: 'tap', fd: first.tap },
+      network: { kind: 'tap', fd: numbers.tap },
       mac: network.mac,
-      qmpFd: first.qmp,
-      agentFd: first.agent,
+      qmpFd: numbers.qmp,
+      agentFd: numbers.agent,
       incoming: launch.incoming,
     });
     const files: JailFile[] = [
@@ -179,7 +183,7 @@ export async function launchQemu(
       },
       { instance },
     );
-    return await answering(kept, directory);
+    return await answering(kept, directory, first);
   } finally {
     tap.close(); // QEMU has it, or nobody: then the wire is gone
   }
@@ -242,8 +246,8 @@ async function bootOf(
   return { kernel, initrd: paths.initrd, append };
 }
 
-/** Waits for QEMU's monitor; if QEMU ends instead, its last words say why. */
-async function answering(kept: Kept, directory: string): Promise<Kept> {
+/** Waits for QEMU's monitor, and for what is said to it; if QEMU ends instead, its last words say why. */
+async function answering(kept: Kept, directory: string, first: (qmp: Qmp) => Promise<void>): Promise<Kept> {
   const early = kept.ended().then(() => {
     throw new CarrelError(
       'helper_failed',
@@ -251,9 +255,10 @@ async function answering(kept: Kept, directory: string): Promise<Kept> {
     );
   });
   early.catch(() => undefined);
+  const said = withQmp(directory, first, { limitMs: greetMs });
+  said.catch(() => undefined);
   try {
-    const qmp = await Promise.race([connectQmp(vmPaths(directory).qmp, { limitMs: greetMs }), early]);
-    qmp.close();
+    await Promise.race([said, early]);
     return kept;
   } catch (error) {
     // when its socket closes, the news of its end is on the way

@@ -1,7 +1,16 @@
 /** The real agent program, natively: as in a guest, but for what would change this host. */
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { mkdirSync, readFileSync, readdirSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { sleep, until } from '#base/deadline.ts';
@@ -288,6 +297,32 @@ test('an identity is written below the root given, and touches no kernel', { ski
   await bed.agent.setPassword('$6$x$y');
   assert.match(read('etc/shadow'), /\nroot:\$6\$x\$y:19000:/);
 });
+
+test(
+  'with an identity the SSH server is started anew, unless it looks for its keys by itself',
+  { skip },
+  async () => {
+    await using bed = await startAgent();
+    for (const name of ['etc/carrel', 'root', 'run']) mkdirSync(join(bed.root, name), { recursive: true });
+    writeFileSync(join(bed.root, 'etc/carrel/ssh'), '#!/bin/sh\necho "$1" >"${0%/etc/carrel/ssh}/begun"\n', {
+      mode: 0o755,
+    });
+    const network = { name: 'n', address: '10.9.8.7', prefix: 24, gateway: '10.9.8.1', bytesPerSecond: null };
+    const identity = makeIdentity(
+      { id: 'm-1', name: 'web', sshKeys: [], network: { ...network, mac: '52:54:00:00:00:01' } },
+      makeSecrets(),
+    );
+    const begun = join(bed.root, 'begun');
+    const late = join(bed.root, 'run/carrel-late-ssh');
+    writeFileSync(late, '');
+    await bed.agent.identify(identity);
+    assert.equal(existsSync(begun), false);
+    rmSync(late);
+    await bed.agent.identify(identity);
+    const said = (): string | undefined => (existsSync(begun) && readFileSync(begun, 'utf8')) || undefined;
+    assert.equal(await until(10_000, 'the script to run', said), 'restart\n');
+  },
+);
 
 test('what would change this host is refused outside a guest', { skip }, async () => {
   await using bed = await startAgent();

@@ -42,12 +42,25 @@ export function encodePassword(hash: string): Buffer {
   return Buffer.from(record(tag.password, payload().text(hash).done()));
 }
 
+function filesAfterPassword({ id, network, ...rest }: Identity): IdentityFile[] {
+  const servers = network.dns.map((server) => `nameserver ${server}\n`).join('');
+  return [
+    networkFile({ id, network, ...rest }),
+    { path: '/etc/resolv.conf', mode: 0o644, data: servers },
+    { path: '/etc/carrel/identity', mode: 0o644, data: `${id}\n` },
+  ];
+}
+
+/** The files that `encodeIdentity` writes. */
+export const identityPaths = (identity: Identity): string[] =>
+  [...personalFiles(identity), ...filesAfterPassword(identity)].map(({ path }) => path);
+
 /** The network comes last: not a packet leaves under an old name. Its mark in the image is the last file. */
 export function encodeIdentity(
   identity: Identity,
   { nowMs, entropy }: { nowMs: number; entropy: Uint8Array },
 ): Buffer {
-  const { id, hostname, passwordHash, network } = identity;
+  const { hostname, passwordHash, network } = identity;
   return Buffer.concat([
     record(tag.entropy, entropy),
     record(
@@ -62,13 +75,7 @@ export function encodeIdentity(
     ),
     ...personalFiles(identity).map(fileRecord),
     ...(passwordHash === null ? [] : [record(tag.password, payload().text(passwordHash).done())]),
-    fileRecord(networkFile(identity)),
-    fileRecord({
-      path: '/etc/resolv.conf',
-      mode: 0o644,
-      data: network.dns.map((server) => `nameserver ${server}\n`).join(''),
-    }),
-    fileRecord({ path: '/etc/carrel/identity', mode: 0o644, data: `${id}\n` }),
+    ...filesAfterPassword(identity).map(fileRecord),
     networkRecord(network),
     record(tag.ssh, new Uint8Array(0)),
   ]);

@@ -10,6 +10,7 @@ import {
   readFile,
   rm,
   stat,
+  writeFile,
 } from 'node:fs/promises';
 import { join, relative } from 'node:path';
 import { CarrelError, errnoOf } from '#base/errors.ts';
@@ -66,8 +67,21 @@ export async function requireState(directory: string): Promise<DiskState> {
 
 /** From here on the disk is what the state says, also after a power cut. */
 export async function saveState(directory: string, state: DiskState): Promise<void> {
-  await writeFileAtomic(vmPaths(directory).diskState, `${JSON.stringify(diskStateSchema.parse(state))}\n`);
+  await writeFileAtomic(vmPaths(directory).diskState, stateText(state));
 }
+
+/** Of a disk that is nobody's before `syncNewDisk`: a power cut may leave half of it. */
+export async function saveNewState(directory: string, state: DiskState): Promise<void> {
+  await writeFile(vmPaths(directory).diskState, stateText(state), { mode: 0o600 });
+}
+
+/** Makes a disk last whose files were written without. */
+export async function syncNewDisk(directory: string, layer: number): Promise<void> {
+  const { disk, diskState } = vmPaths(directory);
+  for (const path of [layerPath(directory, layer), disk, diskState, directory]) await syncPath(path);
+}
+
+const stateText = (state: DiskState): string => `${JSON.stringify(diskStateSchema.parse(state))}\n`;
 
 /** Makes the (root's own) directory of the layers. */
 export async function makeDiskDirectory(directory: string): Promise<void> {
@@ -75,17 +89,22 @@ export async function makeDiskDirectory(directory: string): Promise<void> {
   await mkdir(vmPaths(directory).disk, { recursive: true, mode: 0o711 });
 }
 
-/** Makes the file of an empty layer over `below` (null: the image); what an earlier try left there goes. */
+/**
+ * Makes the file of an empty layer over `below` (null: the image); what an earlier try left there goes. `lasting`: it is
+ * there after a power cut, too.
+ */
 export async function makeLayer(
   { directory, uid, bytes, image }: DiskFiles,
   layer: number,
   below: number | null,
+  { lasting = true }: { lasting?: boolean } = {},
 ): Promise<void> {
   const path = layerPath(directory, layer);
   const backing = below === null ? image : relative(vmPaths(directory).disk, layerPath(directory, below));
   await rm(path, { force: true });
   await writeOverlay(path, { backing, bytes });
-  await settle(path, uid);
+  await give(path, uid);
+  if (lasting) await syncPath(path);
 }
 
 /** Takes a layer of another disk over: sharing its blocks where the file system can, else as a copy with its holes. */
@@ -99,7 +118,8 @@ export async function copyLayer(from: string, { directory, uid }: DiskFiles, lay
     await rm(path, { force: true });
     await copyWithHoles(from, path);
   }
-  await settle(path, uid);
+  await give(path, uid);
+  await syncPath(path);
 }
 
 async function copyWithHoles(from: string, to: string): Promise<void> {
@@ -110,9 +130,12 @@ async function copyWithHoles(from: string, to: string): Promise<void> {
   await copySparse(source.fd, target.fd, size);
 }
 
-async function settle(path: string, uid: number): Promise<void> {
+async function give(path: string, uid: number): Promise<void> {
   await chmod(path, 0o600);
   await chown(path, uid, uid);
+}
+
+async function syncPath(path: string): Promise<void> {
   await using file = await open(path, 'r');
   await file.sync();
 }

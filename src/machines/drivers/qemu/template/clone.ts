@@ -24,7 +24,9 @@ import {
   makeDiskDirectory,
   makeLayer,
   requireState,
+  saveNewState,
   saveState,
+  syncNewDisk,
 } from '../disk/files.ts';
 import { nodeOf } from '../disk/state.ts';
 import { makeIdentity, secretsOf } from '../identity.ts';
@@ -34,7 +36,7 @@ import { groupLimits, vmPaths } from '../spec.ts';
 import { type Launch, launchQemu } from '../start.ts';
 import type { TemplateFiles } from './files.ts';
 import type { TemplateMemory } from './memory.ts';
-import { partingMs, runTrue, type TemplateParts } from './park.ts';
+import { becomeNobody, partingMs, runTrue, type TemplateParts } from './park.ts';
 import { loadState, memoryInJail } from './qemu.ts';
 
 export interface CloneParts extends TemplateParts {
@@ -46,6 +48,9 @@ const namingMs = 20_000;
 
 /** The copy's own layer over the template's, whose number in the template was 1 as well. */
 const layers = { template: 1, own: 2 } as const;
+
+/** What a guest does when its link is up (IPv6 looks whether its address is its own) takes a second at most. */
+const linkMs = 1500;
 
 type Place = Pick<MachineSpec, 'id' | 'directory'>;
 type Phase = 'loading' | 'waiting' | 'naming';
@@ -87,15 +92,18 @@ export async function couldBeClone({ directory, source }: MachineSpec): Promise<
   return disk === undefined || (Object.keys(disk.snapshots).length === 0 && disk.pending === null);
 }
 
-/** A disk that begins where the template's has got to. The template's layer is held by a link of our own. */
+/**
+ * A disk that begins where the template's has got to. The template's layer is held by a link of our own. Whoever makes
+ * somebody of the copy calls `syncNewDisk` before that.
+ */
 async function makeCloneDisk(files: DiskFiles, { disk, diskBytes, image }: TemplateFiles): Promise<void> {
   const { directory, bytes } = files;
   await rm(vmPaths(directory).disk, { recursive: true, force: true });
   await makeDiskDirectory(directory);
   await link(disk, layerPath(directory, layers.template));
   // as long as the one that the parked machine knows; it is told of the rest when it runs
-  await makeLayer({ ...files, bytes: diskBytes }, layers.own, layers.template);
-  await saveState(directory, {
+  await makeLayer({ ...files, bytes: diskBytes }, layers.own, layers.template, { lasting: false });
+  await saveNewState(directory, {
     format: 1,
     image,
     bytes: Math.max(bytes, diskBytes),
@@ -107,52 +115,67 @@ async function makeCloneDisk(files: DiskFiles, { disk, diskBytes, image }: Templ
   });
 }
 
-/** QEMU with everything loaded, stopped. `waiting`: nobody is waiting for it yet, and it has no place in a network. */
-export async function loadClone(
+/** QEMU as a copy of the template. `first` begins before anything is loaded. */
+async function launchClone(
   spec: MachineSpec,
   files: DiskFiles,
   template: TemplateFiles,
   parts: CloneParts,
-  { waiting = false }: { waiting?: boolean } = {},
+  cable: Launch['cable'],
+  first: (qmp: Qmp) => Promise<void>,
 ): Promise<Kept> {
-  const { directory } = spec;
-  await note(directory, 'loading');
+  await note(spec.directory, 'loading');
   await makeCloneDisk(files, template);
   const launch: Partial<Launch> = {
     memory: { path: memoryInJail, share: false },
     incoming: true,
-    cable: waiting ? 'loose' : 'plugged',
+    cable,
     seeded: false,
     startedFrom: 'template',
   };
-  const kept = await parts.memory.with(template, async (memory) => {
+  return await parts.memory.with(template, async (memory) => {
     await using state = await open(template.state, 'r');
-    return await launchQemu(spec, parts, { ...launch, fds: [memory, state.fd] }); // before the file is closed
-  });
-  try {
-    await withQmp(directory, loadState);
-    if (waiting) {
-      await warm(spec, parts);
-      await note(directory, 'waiting');
-    }
+    const kept = await launchQemu(spec, parts, { ...launch, fds: [memory, state.fd] }, first);
     void parts.store.touch(template.key).catch(() => undefined);
-    return kept;
-  } catch (error) {
+    return kept; // before the file is closed
+  });
+}
+
+/** A copy with everything loaded, stopped: nobody is waiting for it yet, and it has no place in a network. */
+export async function preloadClone(
+  spec: MachineSpec,
+  files: DiskFiles,
+  template: TemplateFiles,
+  parts: CloneParts,
+): Promise<void> {
+  const { directory } = spec;
+  const kept = await launchClone(spec, files, template, parts, 'loose', loadState);
+  try {
+    await warm(spec, parts);
+    await syncNewDisk(directory, layers.own);
+    await note(directory, 'waiting');
+  } finally {
     kept.close();
-    throw error;
   }
 }
 
 /**
- * A copy that waits is told that it is nobody, and runs a command: that is the way it will go once more when it gets
- * an owner. Under emulation most of the time of a start goes into translating this code, and what is translated stays.
+ * A copy that waits is given an identity, a link that leads nowhere, and a command to run: that is the way it will go once
+ * more when it gets an owner. Under emulation most of the time of a start goes into translating this code, and what is
+ * translated stays. Then it is nobody again.
  */
 async function warm(spec: MachineSpec, { agents }: CloneParts): Promise<void> {
   const { directory } = spec;
+  const link = (up: boolean): Promise<unknown> =>
+    withQmp(directory, (qmp) => qmp.execute('set_link', { name: 'net0', up }, nothing));
   await withQmp(directory, (qmp) => qmp.execute('cont', {}, nothing));
   await agents.use(directory, async (agent) => {
     await agent.identify(makeIdentity(spec, await secretsOf(vmPaths(directory).identity)));
+    await link(true);
     await runTrue(agent);
+    await sleep(linkMs);
+    await link(false);
+    await becomeNobody(agent, spec);
     await agent.sync();
   });
   agents.drop(directory);
@@ -177,8 +200,11 @@ export async function adoptSpare(
     machineGroup(instance, id).limit(groupLimits(limits, accelerator));
     const { name, address, mac, bytesPerSecond } = network;
     await fabric.connectTap({ machineId: id, owner: ownerId, network: name, address, mac, bytesPerSecond });
-    await saveState(directory, { ...state, bytes: files.bytes });
-    await nameClone(spec, files, { diskBytes: state.bytes }, parts);
+    await withQmp(directory, async (qmp) => {
+      const lasting = saveState(directory, { ...state, bytes: files.bytes });
+      const named = identify(spec, parts);
+      await nameClone(qmp, spec, { from: state.bytes, to: files.bytes }, [named, lasting], parts);
+    });
     return kept;
   } catch (error) {
     kept?.close();
@@ -190,31 +216,36 @@ export async function adoptSpare(
   }
 }
 
-/** Lets a loaded copy run, tells it who it is, and only then gives it its link. */
-export async function nameClone(
-  spec: MachineSpec,
-  files: DiskFiles,
-  template: Pick<TemplateFiles, 'diskBytes'>,
+/**
+ * Tells a copy who it is, as soon as it listens. Begun before the state is loaded: then the port is open from the first
+ * moment on, as it was when the machine was parked, and what is said waits for the guest.
+ */
+async function identify(spec: MachineSpec, { agents }: CloneParts): Promise<void> {
+  const { directory } = spec;
+  const secrets = secretsOf(vmPaths(directory).identity);
+  await agents.use(directory, async (agent) => agent.identify(makeIdentity(spec, await secrets)), {
+    limitMs: namingMs,
+  });
+}
+
+/** Lets a loaded copy run, and gives it its link only when it has been told who it is and what it has will last. */
+async function nameClone(
+  qmp: Qmp,
+  { directory }: MachineSpec,
+  { from, to }: { readonly from: number; readonly to: number },
+  before: readonly Promise<unknown>[],
   { agents }: CloneParts,
 ): Promise<void> {
-  const { directory } = spec;
+  const done = Promise.all(before);
+  done.catch(() => undefined);
   await note(directory, 'naming');
-  const longer = files.bytes > template.diskBytes;
-  const identity = makeIdentity(spec, await secretsOf(vmPaths(directory).identity));
-  await withQmp(
-    directory,
-    async (qmp: Qmp) => {
-      if (longer)
-        await qmp.execute('block_resize', { 'node-name': nodeOf(layers.own), size: files.bytes }, nothing);
-      await qmp.execute('cont', {}, nothing);
-      await agents.use(directory, (agent) => agent.identify(identity));
-      await qmp.execute('set_link', { name: 'net0', up: true }, nothing);
-    },
-    { limitMs: namingMs },
-  );
+  if (to > from) await qmp.execute('block_resize', { 'node-name': nodeOf(layers.own), size: to }, nothing);
+  await qmp.execute('cont', {}, nothing);
+  await done;
+  await qmp.execute('set_link', { name: 'net0', up: true }, nothing);
   await rm(noteOf(directory));
   // the machine is usable meanwhile; where it fails, the next start does it
-  if (longer) await agents.use(directory, (agent) => agent.growRoot());
+  if (to > from) await agents.use(directory, (agent) => agent.growRoot());
 }
 
 /**
@@ -227,13 +258,14 @@ export async function startClone(
   template: TemplateFiles,
   parts: CloneParts,
 ): Promise<Kept | string> {
-  let kept: Kept | undefined;
   try {
-    kept = await loadClone(spec, files, template, parts);
-    await nameClone(spec, files, template, parts);
-    return kept;
+    return await launchClone(spec, files, template, parts, 'plugged', async (qmp) => {
+      const before = [identify(spec, parts), syncNewDisk(spec.directory, layers.own)];
+      for (const each of before) each.catch(() => undefined);
+      await loadState(qmp);
+      await nameClone(qmp, spec, { from: template.diskBytes, to: files.bytes }, before, parts);
+    });
   } catch (error) {
-    kept?.close();
     await discardClone(spec, parts);
     if (error instanceof CarrelError && error.code === 'wrong_state') throw error; // it runs already
     return `the machine had to boot: its template could not be used (${messageOf(error)})`.slice(0, 500);

@@ -5,7 +5,7 @@
 import { link, mkdir, open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { sleep, within } from '#base/deadline.ts';
-import { CarrelError } from '#base/errors.ts';
+import { CarrelError, isCarrelError } from '#base/errors.ts';
 import { createMemfd } from '#host/memfd.ts';
 import { copySparse } from '#host/sparse.ts';
 import { type Kept, machineGroup } from '#isolate/kept.ts';
@@ -15,10 +15,12 @@ import { keeperEnd } from '../../kept.ts';
 import type { Agent } from '../agent/agent.ts';
 import { makeDisk } from '../disk/disk.ts';
 import { layerPath } from '../disk/files.ts';
-import { nothing, withQmp } from '../qmp.ts';
+import { nothing, type Qmp, withQmp } from '../qmp.ts';
 import { untilReady } from '../ready.ts';
 import type { RunningParts } from '../running.ts';
-import { qemuUid } from '../spec.ts';
+import { identityPaths } from '../agent/identify.ts';
+import { makeIdentity, secretsOf } from '../identity.ts';
+import { qemuUid, vmPaths, wholeSectors } from '../spec.ts';
 import { launchQemu, type QemuParts, requireDiskImage, wholePages } from '../start.ts';
 import type { TemplateFiles, TemplateStore } from './files.ts';
 import { keyOfMachine, memoryInJail, sendState, stateSocketInJail, takeState } from './qemu.ts';
@@ -78,16 +80,15 @@ export async function parkTemplate(
       `image ${image.name} has no agent: a copy of it could not get a name`,
     );
   const key = await keyOfMachine(image, early.limits, await parts.acceleration());
-  const spec = specOfNobody(early, image.disk.virtualBytes);
+  // as long as most machines': a copy that is to be longer has to grow
+  const diskBytes = wholeSectors(Math.max(early.limits.diskBytes, image.disk.virtualBytes));
+  const spec = specOfNobody(early, diskBytes);
   const { id, directory } = spec;
   await mkdir(directory, { recursive: true, mode: 0o700 });
   await parts.images.hold(image.hash, directory);
   try {
     step('make its disk');
-    await makeDisk(
-      { directory, uid: qemuUid(spec), bytes: image.disk.virtualBytes, image: image.path },
-      image.hash,
-    );
+    await makeDisk({ directory, uid: qemuUid(spec), bytes: diskBytes, image: image.path }, image.hash);
     const place = await parts.store.begin(id);
     const ramBytes = wholePages(spec.limits.memoryBytes);
     using memory = createMemfd(`carrel-park-${key.slice(0, 12)}`, ramBytes);
@@ -103,16 +104,14 @@ export async function parkTemplate(
     try {
       await boot(spec, kept, parts, { signal, step });
       step('park');
-      await withQmp(
-        directory,
-        async (qmp) => {
-          await qmp.execute('stop', {}, nothing);
-          await sendState(qmp);
-          await within(endMs, 'the state to be written', taker.taken);
-          await qmp.execute('quit', {}, nothing);
-        },
-        { limitMs: endMs },
-      );
+      const parked = async (qmp: Qmp): Promise<void> => {
+        await qmp.execute('stop', {}, nothing);
+        await sendState(qmp);
+        await within(endMs, 'the state to be written', taker.taken);
+        await qmp.execute('quit', {}, nothing);
+      };
+      // somebody is connected, as somebody will be when a copy begins: so a copy's guest sees no change
+      await parts.agents.use(directory, () => withQmp(directory, parked, { limitMs: endMs }));
       await within(endMs, 'QEMU to end', kept.ended());
       await keeperEnd(directory);
     } finally {
@@ -132,7 +131,7 @@ export async function parkTemplate(
       key,
       image: image.hash,
       ramBytes,
-      diskBytes: image.disk.virtualBytes,
+      diskBytes,
     });
   } finally {
     await parts.images.release(image.hash, directory);
@@ -140,24 +139,49 @@ export async function parkTemplate(
   }
 }
 
+const quietly = { env: {}, cwd: '/', user: 'root', stdin: '', limitMs: 30_000, outputBytes: 4096 } as const;
+
 /** A command that does nothing but be run. */
 export async function runTrue(agent: Agent, options?: { signal: AbortSignal }): Promise<void> {
-  await agent.run(
-    { argv: ['/bin/true'], env: {}, cwd: '/', user: 'root', stdin: '', limitMs: 30_000, outputBytes: 4096 },
-    options,
-  );
+  await agent.run({ ...quietly, argv: ['/bin/true'] }, options);
+}
+
+/** A program of the image that another image may do without. */
+async function runIfThere(agent: Agent, argv: [string, ...string[]]): Promise<void> {
+  try {
+    await agent.run({ ...quietly, argv });
+  } catch (error) {
+    if (!isCarrelError(error, 'invalid_request')) throw error;
+  }
+}
+
+/**
+ * The machine has an identity without an address, its interface is down, and what it was told is not on its disk: so who
+ * tells it another one takes nothing away, and it takes half as long.
+ */
+export async function becomeNobody(agent: Agent, spec: MachineSpec): Promise<void> {
+  const network = { ...spec.network, address: '0.0.0.0', gateway: '0.0.0.0' };
+  const identity = makeIdentity({ ...spec, network }, await secretsOf(vmPaths(spec.directory).identity));
+  await agent.identify(identity);
+  await agent.run({ ...quietly, argv: ['/bin/rm', '-f', ...identityPaths(identity)] });
 }
 
 /** From power on to a machine that has nothing to do, is known to nobody, and has everything on its disk. */
 async function boot(
-  { id, directory }: MachineSpec,
+  spec: MachineSpec,
   kept: Kept,
   { agents, instance }: TemplateParts,
   { signal, step }: ParkContext,
 ): Promise<void> {
+  const { id, directory } = spec;
   // its wire is loose; to the guest, too: a clone begins without a link, and gets it together with its address
   await withQmp(directory, (qmp) => qmp.execute('set_link', { name: 'net0', up: false }, nothing));
   await untilReady({ kept, directory, agents, hasAgent: true }, { limitMs: bootMs });
+  await agents.use(directory, async (agent) => {
+    await runIfThere(agent, ['/etc/carrel/ssh', 'late']);
+    // an image whose copies could not get a name is no template
+    await becomeNobody(agent, spec);
+  });
   step('wait until it is idle');
   const group = machineGroup(instance, id);
   const end = performance.now() + settleMs;
@@ -171,6 +195,4 @@ async function boot(
     await runTrue(agent, { signal });
     await agent.sync();
   });
-  agents.drop(directory);
-  await sleep(partingMs, signal);
 }

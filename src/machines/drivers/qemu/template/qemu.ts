@@ -13,7 +13,7 @@ import { type DiskImage, qemuProgram, wholePages } from '../start.ts';
 import type { Acceleration } from '../accelerator.ts';
 import { templateKey } from './key.ts';
 
-/** The descriptor of the memory in QEMU (see `first` in start.ts), as the file that it opens. */
+/** The descriptor of the memory in QEMU (see `numbers` in start.ts), as the file that it opens. */
 export const memoryInJail = '/proc/self/fd/6';
 /** The descriptor after it: the parked state. */
 export const stateFd = 7;
@@ -21,7 +21,7 @@ export const stateFd = 7;
 export const stateSocketInJail = '/machine/state.sock';
 
 /** Changes when a machine that was booted by an older Carrel would not do for a template any more. */
-const seedVersion = 1;
+const seedVersion = 2;
 
 /** Devices and processors of some 400 KiB; a guest's virtio queues may add to them, but never this much. */
 const maxStateBytes = 64 * 2 ** 20;
@@ -86,6 +86,8 @@ export async function sendState(qmp: Qmp): Promise<void> {
 /** Loads state from the descriptor `stateFd`; the machine is stopped afterwards, as it was when it was parked. */
 export async function loadState(qmp: Qmp): Promise<void> {
   await ignoreShared(qmp);
+  // nobody has ever heard of it elsewhere: the guest is not to announce that it is here now
+  await qmp.execute('migrate-set-parameters', { 'announce-rounds': 0 }, nothing);
   await qmp.execute('migrate-incoming', { uri: `fd:${stateFd}` }, nothing);
   await until(
     migrationMs,

@@ -1,6 +1,7 @@
 /** Templates as the driver offers them: see machines/templates/driver.ts. */
 import { mkdir } from 'node:fs/promises';
 import { CarrelError } from '#base/errors.ts';
+import { formatSize } from '#base/units.ts';
 import type { Kept } from '#isolate/kept.ts';
 import type { MachineSpec } from '../../../driver.ts';
 import type { TemplateDriver } from '../../../templates/driver.ts';
@@ -13,8 +14,8 @@ import {
   couldBeClone,
   discardClone,
   isWaiting,
-  loadClone,
   phaseOf,
+  preloadClone,
   startClone,
 } from './clone.ts';
 import type { TemplateFiles } from './files.ts';
@@ -22,6 +23,8 @@ import { parkTemplate, specOfNobody } from './park.ts';
 import { keyOfMachine } from './qemu.ts';
 
 export interface Templating extends TemplateDriver {
+  /** What a machine that has never been started would be a copy of; a sentence: why it has to boot instead. */
+  found(spec: MachineSpec, files: DiskFiles): Promise<TemplateFiles | string | undefined>;
   /**
    * The first start of a machine as a copy, where there is a template for it. undefined: there is none, or the machine
    * has been started before; a sentence: why it has to boot though there is one.
@@ -47,6 +50,12 @@ export function createTemplating(parts: CloneParts): Templating {
     limits,
   }: Pick<MachineSpec, 'image' | 'limits'>): Promise<TemplateFiles | undefined> =>
     store.find(await keyOf(image, limits));
+  const found: Templating['found'] = async (spec, files) => {
+    if (!(await couldBeClone(spec))) return undefined;
+    const template = await templateFor(spec);
+    if (!template || template.diskBytes <= files.bytes) return template;
+    return `the machine had to boot: its disk of ${formatSize(files.bytes)} is smaller than that of the parked one (${formatSize(template.diskBytes)})`;
+  };
   return {
     keyOf,
     async park(spec, context) {
@@ -78,15 +87,14 @@ export function createTemplating(parts: CloneParts): Templating {
       await mkdir(spec.directory, { recursive: true, mode: 0o700 });
       const { path } = await requireDiskImage(spec, parts);
       const files = { directory: spec.directory, uid: qemuUid(spec), bytes: template.diskBytes, image: path };
-      (await loadClone(spec, files, template, parts, { waiting: true })).close();
+      await preloadClone(spec, files, template, parts);
     },
     waits: async (place) => isWaiting(place),
+    found,
     async start(spec, files) {
       if (isWaiting(spec)) return adoptSpare(spec, files, parts);
-      if (!(await couldBeClone(spec))) return undefined;
-      const template = await templateFor(spec);
-      if (template?.diskBytes === undefined || template.diskBytes > files.bytes) return undefined;
-      return startClone(spec, files, template, parts);
+      const template = await found(spec, files);
+      return typeof template === 'object' ? startClone(spec, files, template, parts) : template;
     },
     async settle(place) {
       if (phaseOf(place.directory) !== undefined && !isWaiting(place)) await discardClone(place, parts);
