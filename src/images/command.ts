@@ -12,7 +12,9 @@ export interface CommandOptions {
   /** No network either. */
   readonly offline?: boolean;
   /** Held open by the program, so that a lock on it lasts until the program is gone too. */
-  readonly lockFd?: number;
+  readonly lockFd?: number | undefined;
+  /** More descriptors for it, from the next number on. */
+  readonly fds?: readonly number[] | undefined;
   /** Working directory; the root unless given. */
   readonly cwd?: string;
   readonly env?: Readonly<Record<string, string>>;
@@ -80,7 +82,13 @@ export async function runCommand(argv: readonly string[], options: CommandOption
   options.signal?.throwIfAborted();
   const last: string[] = [];
   const child = spawn(program, args, {
-    stdio: ['ignore', 'pipe', 'pipe', ...(options.lockFd === undefined ? [] : [options.lockFd])],
+    stdio: [
+      'ignore',
+      'pipe',
+      'pipe',
+      ...(options.lockFd === undefined ? [] : [options.lockFd]),
+      ...(options.fds ?? []),
+    ],
     env: environment(options.env ?? {}),
     cwd: options.cwd ?? '/',
   });

@@ -8,7 +8,8 @@ import { chown, open, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { CarrelError, errnoOf, isCarrelError } from '#base/errors.ts';
 import { formatSize } from '#base/units.ts';
-import { exitStatusOf, runCommand } from '../command.ts';
+import { exitStatusOf } from '../command.ts';
+import { runQemuImg } from './confined.ts';
 
 export type DiskFormat = 'qcow2' | 'raw';
 
@@ -24,17 +25,6 @@ export interface ConvertRequest {
 
 /** nobody and nogroup (Debian policy 9.2.2). */
 const nobody = 65_534;
-/** qemu-img needs some 100 MiB; its tables at most 40 more. */
-const memoryBytes = 2 ** 30;
-/**
- * Addresses count, used or not: of its threads, up to 64, each would reserve the stack that the limit says (8 MiB), and
- * an arena of 64 MiB of its own (mallopt(3)), and those that come last would not be made.
- */
-const stackBytes = 2 ** 20;
-const oneArena = { MALLOC_ARENA_MAX: '1' } as const;
-const cpuSeconds = 600;
-const wallMs = 30 * 60_000;
-
 /** The options of qemu-img(1) for a file that is exactly what is said; no other file is looked for behind it. */
 function source({ name, format }: ConvertRequest['from']): string {
   const backing = format === 'qcow2' ? ',backing=' : '';
@@ -48,29 +38,11 @@ export async function convertDisk({ directory, from, to, fileBytes, signal }: Co
   await writeFile(output, '', { flag: 'wx', mode: 0o600 });
   if (asRoot)
     for (const path of [directory, join(directory, from.name), output]) await chown(path, nobody, nobody);
-  const limits = [
-    `--as=${memoryBytes}`,
-    `--stack=${stackBytes}`,
-    `--cpu=${cpuSeconds}`,
-    `--fsize=${fileBytes}`,
-    '--core=0',
-  ];
-  const drop = [
-    `--reuid=${nobody}`,
-    `--regid=${nobody}`,
-    '--clear-groups',
-    '--bounding-set=-all',
-    '--inh-caps=-all',
-  ];
-  const argv = ['prlimit', ...limits, '--', 'setpriv', '--no-new-privs', ...(asRoot ? drop : []), '--'];
-  argv.push('qemu-img', 'convert', '--image-opts', source(from), '-O', to.format, to.name);
   try {
-    await runCommand(argv, {
-      ms: wallMs,
-      cwd: directory,
-      env: oneArena,
-      contained: asRoot,
-      offline: asRoot,
+    await runQemuImg(['convert', '--image-opts', source(from), '-O', to.format, to.name], {
+      directory,
+      uid: nobody,
+      fileBytes,
       signal,
     });
   } catch (error) {

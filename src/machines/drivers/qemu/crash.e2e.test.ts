@@ -11,7 +11,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { after, before, test } from 'node:test';
 import { sleep, until, within } from '#base/deadline.ts';
-import { launchOk } from '#host/launch.ts';
+import { launch } from '#host/launch.ts';
 import { isLocked } from '#host/flock.ts';
 import { keptPaths } from '#isolate/kept.ts';
 import { linkNames } from '#test/netbed.ts';
@@ -79,6 +79,12 @@ function copiesOf({ uidSlot }: MachineSpec): number[] {
     .map(Number);
 }
 
+/** A merge that was cut off leaves clusters that nobody uses (status 3 of qemu-img(1)); whatever else is wrong, is. */
+async function checkLayer(path: string): Promise<void> {
+  const { status } = await launch(['qemu-img', 'check', '-q', '-f', 'qcow2', path]);
+  assert.ok(status === 0 || status === 3, `${path}: ${status}`);
+}
+
 /** What is there is whole. */
 async function check(spec: MachineSpec): Promise<void> {
   const copies = copiesOf(spec);
@@ -98,7 +104,7 @@ async function check(spec: MachineSpec): Promise<void> {
       const path = layerPath(spec.directory, layer);
       assert.ok(existsSync(path), `${path} is missing`);
       // one that is open may have tables that are not written yet
-      if (!machine) await launchOk(['qemu-img', 'check', '-q', '-f', 'qcow2', path]);
+      if (!machine) await checkLayer(path);
     }
   }
   machine?.release();

@@ -15,6 +15,7 @@ import { openConsole } from './console.ts';
 import { copyDisk, dropDiskSnapshot, makeDisk, restoreDisk, snapshotDisk } from './disk/disk.ts';
 import type { DiskFiles } from './disk/files.ts';
 import { readStopped } from './disk/read.ts';
+import { mergeLayers } from './disk/merge.ts';
 import { secretsOf } from './identity.ts';
 import { openRunning, runningVm } from './running.ts';
 import { readRuntime } from './runtime.ts';
@@ -25,6 +26,9 @@ import { TemplateStore } from './template/files.ts';
 import { openTemplateMemory } from './template/memory.ts';
 import { createTemplating } from './template/service.ts';
 import { validateVm } from './validate.ts';
+
+/** A machine that starts over more layers than these waits until those that nobody asks for are merged. */
+const longestChain = 8;
 
 export function createQemuDriver(host: DriverHost): Driver {
   const parts: CloneParts = {
@@ -106,6 +110,7 @@ export function createQemuDriver(host: DriverHost): Driver {
         await prepare(spec, { starting: true });
       await templating.settle(spec);
       const files = await filesOf(spec);
+      await mergeLayers(files, { longest: longestChain });
       const copy = await templating.start(spec, files);
       const kept = typeof copy === 'object' ? copy : await bootNow(spec, files, copy ?? null);
       const runtime = await readRuntime(spec.directory);
@@ -123,9 +128,20 @@ export function createQemuDriver(host: DriverHost): Driver {
       await tidyKept(spec, host);
       await removeDirectory(spec, host);
     },
-    snapshot: async (spec, snapshot) => snapshotDisk(await filesOf(spec), snapshot),
-    restore: async (spec, snapshot) => restoreDisk(await filesOf(spec), snapshot),
-    dropSnapshot: (spec, snapshot) => dropDiskSnapshot(spec.directory, snapshot),
+    async snapshot(spec, snapshot) {
+      const files = await filesOf(spec);
+      await mergeLayers(files);
+      return snapshotDisk(files, snapshot);
+    },
+    async restore(spec, snapshot) {
+      const files = await filesOf(spec);
+      await restoreDisk(files, snapshot);
+      await mergeLayers(files);
+    },
+    async dropSnapshot(spec, snapshot) {
+      await dropDiskSnapshot(spec.directory, snapshot);
+      await mergeLayers(await filesOf(spec));
+    },
     async readDisk(spec, path, options) {
       const image = await requireDiskImage(spec, host);
       return readStopped({ directory: spec.directory, image: image.path }, path, options);

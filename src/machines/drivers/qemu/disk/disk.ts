@@ -8,7 +8,7 @@ import { z } from 'zod';
 import { until } from '#base/deadline.ts';
 import { CarrelError } from '#base/errors.ts';
 import { formatSize } from '#base/units.ts';
-import { isLocked, tryLock } from '#host/flock.ts';
+import { type FileLock, isLocked, tryLock } from '#host/flock.ts';
 import { keptPaths } from '#isolate/kept.ts';
 import type { SnapshotFacts } from '../../../driver.ts';
 import { layerOptions } from '../argv.ts';
@@ -55,15 +55,16 @@ const maxLengths = 4;
 /** A layer as QEMU's jail sees it. */
 export const layerInJail = (layer: number): string => `/machine/disk/${layer}.qcow2`;
 
-async function locked<T>(directory: string, work: () => Promise<T>): Promise<T> {
-  using _lock = await until(lockMs, 'another step with the disk to end', () =>
+/** Does it while nobody else does anything with the disk. */
+export async function locked<T>(directory: string, work: (lock: FileLock) => Promise<T>): Promise<T> {
+  using lock = await until(lockMs, 'another step with the disk to end', () =>
     tryLock(join(directory, 'disk.lock')),
   );
-  return await work();
+  return await work(lock);
 }
 
 /** QEMU has the disk open as long as its keeper lives. */
-const isOpen = (directory: string): boolean => isLocked(keptPaths(directory).lock);
+export const isOpen = (directory: string): boolean => isLocked(keptPaths(directory).lock);
 
 const blockDevices = z.array(
   z.object({
@@ -82,7 +83,7 @@ async function writtenLayer(qmp: Qmp): Promise<number> {
 }
 
 /** The state, without a step that was cut off; `finishing`: see `settled`. Under the lock. */
-async function settle(directory: string, finishing?: string): Promise<DiskState> {
+export async function settle(directory: string, finishing?: string): Promise<DiskState> {
   const state = await requireState(directory);
   if (!state.pending) return state;
   const { layer } = state.pending;
@@ -204,7 +205,7 @@ async function refuseMore(directory: string, { layers, bytes }: DiskState): Prom
     all.length < maxLayers
       ? `the disk of ${formatSize(bytes)} and what lies below it since its snapshots and copies hold ${formatSize(held)} of the host's`
       : `the disk consists of ${all.length} layers, one for each snapshot and copy since it was made`,
-    { hint: 'go back to an earlier snapshot, or make a new machine' },
+    { hint: 'stop the machine and delete snapshots: what nobody asks for any more is merged then' },
   );
 }
 

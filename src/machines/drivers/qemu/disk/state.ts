@@ -130,10 +130,45 @@ export function snapshotLayer({ snapshots }: DiskState, snapshot: string): numbe
   return layer;
 }
 
-/** Its layer stays as long as another one lies on it. */
+/** Its layer stays as long as another one lies on it; see `mergeable`. */
 export function forgotten(state: DiskState, snapshot: string): DiskState {
   const { [snapshot]: _, ...snapshots } = state.snapshots;
   return pruned({ ...state, snapshots });
+}
+
+/** A layer that shows nothing to anybody but through the one layer on it: that one can be written into it. */
+export interface Mergeable {
+  readonly lower: number;
+  readonly upper: number;
+}
+
+/** All such pairs of a disk without a step under way. */
+export function mergeable({ layers, snapshots, active, pending }: DiskState): Mergeable[] {
+  if (pending) return [];
+  const shown = new Set([active, ...Object.values(snapshots)]);
+  return Object.keys(layers).flatMap((name) => {
+    const lower = Number(name);
+    const [upper, ...others] = Object.keys(layers).filter((each) => layers[each] === lower);
+    return shown.has(lower) || upper === undefined || others.length > 0
+      ? []
+      : { lower, upper: Number(upper) };
+  });
+}
+
+/** Once the lower layer holds what the upper one does: it takes its place. */
+export function merged(state: DiskState, { lower, upper }: Mergeable): DiskState {
+  const instead = (layer: number): number => (layer === upper ? lower : layer);
+  const { [upper]: _, ...left } = state.layers;
+  return {
+    ...state,
+    active: instead(state.active),
+    layers: Object.fromEntries(
+      Object.entries(left).map(([layer, below]) => [layer, below === null ? null : instead(below)]),
+    ),
+    snapshots: Object.fromEntries(
+      Object.entries(state.snapshots).map(([name, layer]) => [name, instead(layer)]),
+    ),
+  };
 }
 
 /** Another machine's disk that begins with a copy of these layers, and a new one (number `state.next`) over them. */
