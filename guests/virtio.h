@@ -23,7 +23,9 @@
 #endif
 
 /* Where the registers are, guest-physical (src/vmm/disk.ts). */
+#ifndef DISK_ADDRESS
 #define DISK_ADDRESS 0xd0000000u
+#endif
 
 /* Registers (4.2.2): offsets in bytes. */
 enum {
