@@ -73,23 +73,13 @@ async function runQemu(accelerator: 'kvm' | 'tcg'): Promise<number> {
   const child = spawn(
     'qemu-system-x86_64',
     [
-      ...[
-        '-M',
-        'microvm',
-        '-accel',
-        accelerator,
-        '-m',
-        '64',
-        '-nodefaults',
-        '-no-user-config',
-        '-display',
-        'none',
-      ],
-      ...['-global', 'virtio-mmio.force-legacy=false', '-kernel', program],
-      ...['-chardev', 'stdio,id=out', '-device', 'isa-debugcon,iobase=0xe9,chardev=out'],
-      ...['-device', 'isa-debug-exit,iobase=0xf4'],
-      ...['-drive', `file=${disk},format=raw,if=none,id=disk`, '-device', 'virtio-blk-device,drive=disk'],
-    ],
+      '-M microvm -m 64 -nodefaults -no-user-config -display none -accel',
+      accelerator,
+      '-global virtio-mmio.force-legacy=false -kernel',
+      program,
+      '-chardev stdio,id=out -device isa-debugcon,iobase=0xe9,chardev=out -device isa-debug-exit,iobase=0xf4',
+      `-drive file=${disk},format=raw,if=none,id=disk -device virtio-blk-device,drive=disk`,
+    ].flatMap((words) => words.split(' ')),
     { stdio: ['ignore', 'pipe', 'ignore'], timeout: limitMs },
   );
   const watch = new Watch();
