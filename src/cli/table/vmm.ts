@@ -172,7 +172,10 @@ export const vmmCommands: readonly CommandSpec[] = [
       share,
       disk,
       { flags: '--listen <address>', doc: 'where (127.0.0.1:0: any free port)' },
-      { flags: '--token <token>', doc: 'this one instead of a random one, which is printed' },
+      {
+        flags: '--token <token>',
+        doc: 'this one instead of a random one, which is printed (CARREL_VMM_TOKEN)',
+      },
       { flags: '--origin <url>', doc: 'a page that may ask, as http://127.0.0.1:7070', many: true },
       { flags: '--idle <time>', doc: 'end when nobody was there for so long (10m)' },
       { flags: '--lifetime <time>', doc: 'end after this in any case (8h)' },

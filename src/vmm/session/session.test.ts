@@ -114,7 +114,10 @@ suite('a session', { skip: withoutKvm }, () => {
     await session.resume(0);
     await session.resume(0);
     assert.equal(session.vcpu(0).state, 'over');
+    const old = session.vcpu(0);
     await session.reset();
+    assert.throws(() => old.registers(), wrongState);
+    await assert.rejects(old.go({}, { limitMs: 1000 }), wrongState);
     assert.deepEqual([session.vcpu(0).state, session.vcpu(0).exits.total], ['paused', 0]);
     assert.equal((await session.resume(0)).end.kind, 'breakpoint');
     session.removeBreakpoint(number);

@@ -63,6 +63,7 @@ export class Session {
   }
 
   get machine(): Machine {
+    this.#needOpen();
     return this.#machine;
   }
 
@@ -70,8 +71,12 @@ export class Session {
     return this.#vcpus;
   }
 
+  #needOpen(): void {
+    if (this.#closed) throw new CarrelError('wrong_state', 'the session is closed, or just begins anew');
+  }
+
   vcpu(index: number): SessionVcpu {
-    if (this.#closed) throw new CarrelError('wrong_state', 'the session is closed');
+    this.#needOpen();
     const vcpu = this.#vcpus[index];
     if (!vcpu)
       throw new CarrelError('not_found', `there is no vCPU ${index}`, {
@@ -123,7 +128,7 @@ export class Session {
 
   /** The same guest in a new machine; breakpoints stay. Running vCPUs are stopped. */
   async reset(): Promise<void> {
-    if (this.#closed) throw new CarrelError('wrong_state', 'the session is closed');
+    this.#needOpen();
     await this.close();
     this.#machine = createMachine(this.#what);
     this.#vcpus = this.#open();

@@ -37,6 +37,7 @@ export class SessionVcpu {
   #running: { readonly abort: AbortController; readonly done: Promise<Ended> } | undefined;
   #end: End | undefined;
   #exits = noExits;
+  #closed = false;
 
   constructor(
     machine: Machine,
@@ -70,6 +71,12 @@ export class SessionVcpu {
   }
 
   #still(): MachineVcpu {
+    // its descriptor may be another file's by now
+    if (this.#closed)
+      throw new CarrelError(
+        'wrong_state',
+        `this vCPU ${this.index} is gone: its machine was closed or reset`,
+      );
     if (this.#running)
       throw new CarrelError('wrong_state', `vCPU ${this.index} is running`, { hint: 'pause it first' });
     return this.#at;
@@ -189,6 +196,7 @@ export class SessionVcpu {
 
   /** Stops it, and gives its thread back. */
   async close(): Promise<void> {
+    this.#closed = true;
     await this.pause();
     await this.#thread.close();
   }

@@ -11,12 +11,15 @@ export const vmmInspect: Action = async ({ args, out }) => {
   prepareThread();
   const what = await machineOptionsOf(args);
   using interrupt = interruptible();
+  using progress = out.progress();
+  progress.update('the guest runs, and once more step by step');
   const answers = await answer(what, {
     limitMs: args.duration('limit') ?? 5000,
     ports: args.option('ports') ?? 'carrel',
     signal: interrupt.signal,
     ...(await shareOf(args)),
   });
+  progress.clear();
   const json = {
     ...answers,
     vcpus: answers.vcpus.map((vcpu) => ({

@@ -25,7 +25,8 @@ export const vmmServe: Action = async ({ args, out }) => {
       `${formatEndpoint(endpoint)} can be reached from elsewhere, and the token would travel in the clear`,
       { hint: 'listen on 127.0.0.1; from elsewhere come through ssh -L' },
     );
-  const token = tokenOf(args.option('token'));
+  const given = args.option('token') ?? process.env['CARREL_VMM_TOKEN'];
+  const token = tokenOf(given);
   const served = await serveSession(await machineOptionsOf(args), {
     ...endpoint,
     token,
@@ -43,8 +44,8 @@ export const vmmServe: Action = async ({ args, out }) => {
   out.result({ url, token }, () =>
     [
       `serving at ${url}; Ctrl-C ends it`,
-      ...(args.option('token') === undefined ? [`token ${token}`] : []),
-      `try: curl -H 'authorization: Bearer ${args.option('token') === undefined ? token : 'TOKEN'}' ${url}/snapshot`,
+      ...(given === undefined ? [`token ${token}`] : []),
+      `try: curl -H 'authorization: Bearer ${given === undefined ? token : 'TOKEN'}' ${url}/snapshot`,
     ].join('\n'),
   );
   const why = await served.ended;
