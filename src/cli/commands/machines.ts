@@ -1,9 +1,16 @@
 /** Machines: make, list, look. */
 import { readFile } from 'node:fs/promises';
 import { CarrelError } from '#base/errors.ts';
+import { numbersInWords } from '#base/numbered.ts';
 import { formatDuration, formatSize } from '#base/units.ts';
 import { faultOfKey } from '#contract/schemas/keys.ts';
-import { driverName, machineState, type Machine, type Runtime } from '#contract/schemas/machines.ts';
+import {
+  driverName,
+  machineState,
+  newMachine,
+  type Machine,
+  type Runtime,
+} from '#contract/schemas/machines.ts';
 import type { Action } from '../spec.ts';
 import { linesOfFile } from './script.ts';
 import type { Column } from '../ui/table.ts';
@@ -37,6 +44,8 @@ export function renderMachine(machine: Machine, out: Output): string {
   const runtime = machine.runtime ? describeRuntime(machine.runtime) : undefined;
   const rate =
     machine.bytesPerSecond === null ? '' : `, at most ${formatSize(machine.bytesPerSecond)}/s each way`;
+  // of a virtual machine they are the guest's own business
+  const processes = machine.driver === 'container' ? `${machine.limits.processes} processes, ` : '';
   const labels = Object.entries(machine.labels).map(([key, value]) => `${key}=${value}`);
   return [
     `${out.paint('bold', machine.name)}  ${out.state(stateOf(machine))}`,
@@ -51,7 +60,7 @@ export function renderMachine(machine: Machine, out: Output): string {
     ...(runtime === undefined ? [] : [`runs        ${runtime}`]),
     ...(machine.network === null ? [] : [`network     ${machine.network}${rate}`]),
     `address     ${machine.address ?? '-'}${machine.mac ? `, ${machine.mac}` : ''}`,
-    `limits      ${machine.limits.cpus} cpus, ${formatSize(machine.limits.memoryBytes)} memory, ${machine.limits.processes} processes, ${formatSize(machine.limits.diskBytes)} disk`,
+    `limits      ${machine.limits.cpus} cpus, ${formatSize(machine.limits.memoryBytes)} memory, ${processes}${formatSize(machine.limits.diskBytes)} disk`,
     ...(labels.length > 0 ? [`labels      ${labels.join(', ')}`] : []),
     `made        ${machine.createdAt}${machine.expiresAt ? `, deleted ${machine.expiresAt}` : ''}`,
   ].join('\n');
@@ -91,6 +100,8 @@ export const machineNew: Action = async ({ args, out, connect }) => {
   const driver = driverName.optional().parse(args.option('driver'));
   const network = args.option('network');
   const networkNumber = args.number('number');
+  if (!newMachine.shape.networkNumber.safeParse(networkNumber).success)
+    throw new CarrelError('invalid_request', `--number wants one of ${numbersInWords}, not ${networkNumber}`);
   const rate = args.size('rate');
   const idleFreeze = args.duration('idleFreeze');
   const sshKeys = await keysOf(args.many('sshKey'));

@@ -115,10 +115,15 @@ export async function runOnline(
   const at = reports.findIndex(({ status }) => status !== 0);
   const failed = reports[at];
   if (failed)
-    throw new CarrelError('helper_failed', `in the machine, ${nameOf(steps[at])} ${failed.end}`, {
-      hint: 'what it wrote is in the log of the job',
-      details: { output: failed.output.slice(-maxDetail) },
-    });
+    // a program that ended by itself would do so again: the build is not worth repeating
+    throw new CarrelError(
+      failed.status === null ? 'helper_failed' : 'validation_failed',
+      `in the machine, ${nameOf(steps[at])} ${failed.end}`,
+      {
+        hint: 'what it wrote is in the log of the job',
+        details: { output: failed.output.slice(-maxDetail) },
+      },
+    );
   if (said.length !== steps.length)
     throw new CarrelError('helper_failed', `the machine ended after ${said.length} of ${steps.length} steps`);
 }

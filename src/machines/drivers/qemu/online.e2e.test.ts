@@ -114,7 +114,7 @@ test(
     await assert.rejects(
       runOnline(runner, staged, { ...rest, steps: failing }),
       (error) =>
-        isCarrelError(error, 'helper_failed') &&
+        isCarrelError(error, 'validation_failed') &&
         /exit 4 ended with 4/.test(error.message) &&
         error.details?.['output'] === 'because\n',
     );
