@@ -138,11 +138,13 @@ async function writeEnd(cloud: Cloud, row: Row, seen?: EndReport): Promise<void>
 }
 
 function endText(end: EndReport['end']): string {
+  if (end?.kind === 'signaled' && end.signal === 'SIGXFSZ')
+    return 'the file of its disk became longer than a disk of its size can make it';
   if (end === null) return 'how is not known, for instance because the host was restarted';
   return end.kind === 'signaled' ? `by signal ${end.signal}` : end.kind;
 }
 
-export function failureOf(code: 'machine_lost' | 'cancelled', message: string, hint: string) {
+export function failureOf(code: 'machine_lost' | 'cancelled' | 'disk_full', message: string, hint: string) {
   return json({ code, message, hint, at: new Date().toISOString() });
 }
 

@@ -141,6 +141,8 @@ export interface RunningMachine {
   resume(): Promise<void>;
   /** Does it run, or is it frozen? Asked after adoption. */
   isPaused(): boolean;
+  /** Has it stopped by itself, because something that it wrote found no room on the host? `resume` lets it try again. */
+  isStalled(): Promise<boolean>;
   /** READY means that a command was answered. */
   ready(options: { limitMs: number }): Promise<void>;
   run(request: RunRequest, options?: { signal?: AbortSignal }): Promise<RunReply>;

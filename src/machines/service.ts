@@ -48,6 +48,7 @@ import {
   type VerbOptions,
 } from './requests.ts';
 import { openSnapshots, type Snapshots } from './snapshots.ts';
+import { createLookForStalled } from './stalled.ts';
 import { scriptJob } from './script-job.ts';
 import { openScripts, type Scripts } from './scripts.ts';
 import type { Verb } from './state.ts';
@@ -165,6 +166,7 @@ export async function openMachines({
     );
     // one machine that hangs must not keep all the others from being used
     await Promise.race([first, sleep(firstPassMs, signal).catch(() => undefined)]);
+    const lookForStalled = createLookForStalled(cloud);
     passes = everyFew(reconcileEveryMs, signal, async () => {
       await first;
       await reconcileSome(cloud).catch((error: unknown) =>
@@ -172,6 +174,11 @@ export async function openMachines({
       );
       await lookForIdle(cloud).catch((error: unknown) =>
         log.warn('idle machines could not be looked for', { error: messageOf(error) }),
+      );
+      await lookForStalled().catch((error: unknown) =>
+        cloud.log.warn('machines that wait for room on the disk could not be looked for', {
+          error: messageOf(error),
+        }),
       );
       await cloud.networks
         .announce()

@@ -130,6 +130,7 @@ function runningContainer(
     },
     resume: thaw,
     isPaused: () => frozen,
+    isStalled: () => Promise.resolve(false), // its programs are told
     ready: ({ limitMs }) => within(limitMs, `machine ${spec.name} to answer`, answers(keeper, limitMs)),
     run: (request, { signal } = {}) =>
       runProgram(keeper, request, { signal, oomKills: () => group.usage().oomKills }),

@@ -18,8 +18,10 @@ import { stopVm } from './stop.ts';
 
 /** Of qapi/run-state.json, RunState. */
 const status = z.object({ status: z.string().max(100) });
-/** It waits for `cont`: it was told to stop, or the host's disk was full. */
-const pausedStates: ReadonlySet<string> = new Set(['paused', 'io-error']);
+/** Of a guest that wrote when the host's disk was full (werror=enospc, which is what a disk has unless told otherwise). */
+const fullState = 'io-error';
+/** It waits for `cont`. */
+const pausedStates: ReadonlySet<string> = new Set(['paused', fullState]);
 
 export interface RunningParts extends DriverHost {
   readonly agents: Agents;
@@ -72,6 +74,12 @@ export function runningVm(
       paused = false;
     },
     isPaused: () => paused,
+    async isStalled() {
+      const { status: state } = await withQmp(directory, (qmp) => qmp.execute('query-status', {}, status));
+      const stalled = state === fullState;
+      paused ||= stalled;
+      return stalled;
+    },
     ready: (options) => untilReady(ofGuest, options),
     run: (request, options) =>
       hasAgent
