@@ -5,7 +5,7 @@ export const templateCommands: readonly CommandSpec[] = [
   {
     path: 'template park',
     doc: 'boot an image once and park it: new virtual machines of it start as copies, at once',
-    more: 'Copies need the same memory and cores as the template, and a disk of 2G or more. Parking it again changes\nhow many copies wait.',
+    more: 'Copies need the same memory and cores as the template; their disks may be of any size. Parking it again changes\nhow many copies wait.',
     arguments: [{ name: 'image', doc: 'name' }],
     options: [
       { flags: '--memory <size>', doc: '512M' },

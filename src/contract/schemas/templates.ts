@@ -5,7 +5,7 @@ import { failure, limits } from './machines.ts';
 
 export const templateState = z.enum(['making', 'ready', 'failed', 'stale']);
 
-/** What a copy has the same as its template; its disk may be longer. */
+/** What a copy has the same as its template; disks may be of any size. */
 const machineSize = limits.pick({ cpus: true, memoryBytes: true });
 
 /** Copies that are loaded ahead of time; each holds memory. */

@@ -68,8 +68,7 @@ export function createQemuDriver(host: DriverHost): Driver {
       const files = await filesOf(spec);
       if (spec.source) return copyDisk(files, spec.source);
       // a copy of a parked machine begins with the parked one's
-      if (!starting || typeof (await templating.found(spec, files)) !== 'object')
-        await makeDisk(files, spec.image);
+      if (!starting || !(await templating.found(spec, files))) await makeDisk(files, spec.image);
     };
     const keep = async (): Promise<void> => {
       await secretsOf(vmPaths(spec.directory).identity);

@@ -20,7 +20,7 @@ import { untilReady } from '../ready.ts';
 import type { RunningParts } from '../running.ts';
 import { identityPaths } from '../agent/identify.ts';
 import { makeIdentity, secretsOf } from '../identity.ts';
-import { qemuUid, vmPaths, wholeSectors } from '../spec.ts';
+import { qemuUid, vmPaths } from '../spec.ts';
 import { launchQemu, type QemuParts, requireDiskImage, wholePages } from '../start.ts';
 import type { TemplateFiles, TemplateStore } from './files.ts';
 import { keyOfMachine, memoryInJail, sendState, stateSocketInJail, takeState } from './qemu.ts';
@@ -80,8 +80,7 @@ export async function parkTemplate(
       `image ${image.name} has no agent: a copy of it could not get a name`,
     );
   const key = await keyOfMachine(image, early.limits, await parts.acceleration());
-  // as long as most machines': a copy that is to be longer has to grow
-  const diskBytes = wholeSectors(Math.max(early.limits.diskBytes, image.disk.virtualBytes));
+  const diskBytes = image.disk.virtualBytes; // the least of all: a copy with a longer one grows
   const spec = specOfNobody(early, diskBytes);
   const { id, directory } = spec;
   await mkdir(directory, { recursive: true, mode: 0o700 });

@@ -1,7 +1,6 @@
 /** Templates as the driver offers them: see machines/templates/driver.ts. */
 import { mkdir } from 'node:fs/promises';
 import { CarrelError } from '#base/errors.ts';
-import { formatSize } from '#base/units.ts';
 import type { Kept } from '#isolate/kept.ts';
 import type { MachineSpec } from '../../../driver.ts';
 import type { TemplateDriver } from '../../../templates/driver.ts';
@@ -23,8 +22,8 @@ import { parkTemplate, specOfNobody } from './park.ts';
 import { keyOfMachine } from './qemu.ts';
 
 export interface Templating extends TemplateDriver {
-  /** What a machine that has never been started would be a copy of; a sentence: why it has to boot instead. */
-  found(spec: MachineSpec, files: DiskFiles): Promise<TemplateFiles | string | undefined>;
+  /** What a machine that has never been started would be a copy of. */
+  found(spec: MachineSpec, files: DiskFiles): Promise<TemplateFiles | undefined>;
   /**
    * The first start of a machine as a copy, where there is a template for it. undefined: there is none, or the machine
    * has been started before; a sentence: why it has to boot though there is one.
@@ -53,8 +52,7 @@ export function createTemplating(parts: CloneParts): Templating {
   const found: Templating['found'] = async (spec, files) => {
     if (!(await couldBeClone(spec))) return undefined;
     const template = await templateFor(spec);
-    if (!template || template.diskBytes <= files.bytes) return template;
-    return `the machine had to boot: its disk of ${formatSize(files.bytes)} is smaller than that of the parked one (${formatSize(template.diskBytes)})`;
+    return template && template.diskBytes <= files.bytes ? template : undefined;
   };
   return {
     keyOf,
@@ -94,7 +92,7 @@ export function createTemplating(parts: CloneParts): Templating {
     async start(spec, files) {
       if (isWaiting(spec)) return adoptSpare(spec, files, parts);
       const template = await found(spec, files);
-      return typeof template === 'object' ? startClone(spec, files, template, parts) : template;
+      return template && startClone(spec, files, template, parts);
     },
     async settle(place) {
       if (phaseOf(place.directory) !== undefined && !isWaiting(place)) await discardClone(place, parts);

@@ -142,17 +142,6 @@ test(
   },
 );
 
-test('a machine with a smaller disk than the parked one boots, and says why', { skip }, async () => {
-  const spec = bed.spec({ limits: { ...bed.spec().limits, diskBytes: 256 * 2 ** 20 } });
-  const machine = await bed.boot(spec);
-  assert.equal(machine.runtime.startedFrom, 'image');
-  assert.match(
-    machine.runtime.note ?? '',
-    /disk of 256 MiB is smaller than that of the parked one \(512 MiB\)/,
-  );
-  await end(spec, machine);
-});
-
 test('a template that is damaged costs a boot, and the machine says why', { skip }, async () => {
   const template = await store.find(key);
   assert.ok(template);
