@@ -58,7 +58,7 @@ export function serveExit(
   if (reason === exitReasons.IO.number) return servePort(guest, calls, page);
   if (reason === exitReasons.MMIO.number && guest.disk?.serve(page) === true) return undefined;
   if (reason === exitReasons.HYPERCALL.number && vmcall instanceof VmcallLog) {
-    serveHypercall(page, vmcall);
+    serveHypercall(page, vmcall, guest.counters.total);
     return undefined;
   }
   return reason === exitReasons.HLT.number ? { kind: 'halted' } : 'fault';

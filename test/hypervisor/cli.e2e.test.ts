@@ -135,7 +135,7 @@ suite('the vmm commands', { skip: withoutKvm }, () => {
 
   test('a simulated vmcall says so in every line, in what it costs and in JSON', async () => {
     const guest = 'guests/examples/vmcall.c';
-    const { status, stdout, stderr } = await vmm('run', guest, '--vmcall=model');
+    const { status, stdout, stderr } = await vmm('run', guest, '--vmcall=model', '--trace');
     assert.equal(status, 0, stderr);
     assert.match(stdout, /^kernel log \(simulated\): hello from the guest$/m);
     assert.match(
@@ -143,6 +143,8 @@ suite('the vmm commands', { skip: withoutKvm }, () => {
       /^vcpu 0: 11 vmcalls \(simulated\): 10 add \(101\), 1 print \(102\); none left the kernel$/m,
     );
     assert.match(stderr, /^cost \(simulated\): 11 vmcalls [\d.]+ µs; as port hypercalls [\d.]+ µs$/m);
+    assert.match(stdout, /^VCPU +AFTER EXIT +VMCALL \(SIMULATED\) +RBX/m);
+    assert.equal(stdout.match(/^0 +1 +add \(101\) +0x28 +0x2 +0x0 +0x0 +0x2a$/gm)?.length, 10);
     const json = await vmm('run', guest, '--vmcall=model', '--json');
     const { vmcall, vcpus } = vmcallJson.parse(JSON.parse(json.stdout));
     assert.deepEqual(

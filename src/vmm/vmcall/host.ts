@@ -17,10 +17,10 @@ export function prepareVmcall(vm: Vm): void {
 }
 
 /** An exit of kind HYPERCALL. Pages of our guests are neither private nor shared: there is nothing to do for it. */
-export function serveHypercall(page: RunPage, log: VmcallLog): void {
+export function serveHypercall(page: RunPage, log: VmcallLog, afterExit: number): void {
   const { nr, words } = page.hypercall;
   const call = kernelCalls.find((each) => BigInt(each.nr) === nr && each.leaves);
   const result = call ? mapGpaRange(words) : failed('ENOSYS');
   page.hypercallResult = result;
-  log.record(nr, { name: call?.name, result, leaves: true });
+  log.record({ nr, name: call?.name, words, result, afterExit }, true);
 }

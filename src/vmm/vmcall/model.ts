@@ -46,9 +46,10 @@ export class VmcallModel {
     const nr = word(rax);
     const call = byNumber.get(nr);
     const words = [rbx, rcx, rdx, rsi].map(word);
+    const afterExit = guest.counters.total;
     const result = isKernel(guest) ? (call?.run(guest, words) ?? failed('ENOSYS')) : failed('EPERM');
     const leaves = call?.leaves === true && result >= 0n;
-    this.#log.record(nr, { name: call?.name, result, leaves });
+    this.#log.record({ nr, name: call?.name, words, result, afterExit }, leaves);
     vcpu.complete();
     vcpu.setRegisters({ ...vcpu.registers(), rax: BigInt.asUintN(isWide ? 64 : 32, result) });
   }

@@ -69,7 +69,7 @@ test('a call that KVM hands on is answered in kvm_run, one that it should not ha
     page.view.setBigUint64(kvmRun['hypercall.nr'], nr, true);
     for (const [index, word] of words.entries())
       page.view.setBigUint64(kvmRun['hypercall.args'] + index * 8, word, true);
-    serveHypercall(page, log);
+    serveHypercall(page, log, 7);
     return page.view.getBigInt64(kvmRun['hypercall.ret'], true);
   };
   assert.equal(call(12n, 0x2000n, 3n, 0n, 0n), 0n);
@@ -77,6 +77,13 @@ test('a call that KVM hands on is answered in kvm_run, one that it should not ha
   assert.equal(call(101n, 1n, 2n), -1000n);
   const report = log.report();
   assert.deepEqual([report?.simulated, report?.total, report?.exits], [false, 3, 3]);
+  assert.deepEqual(report?.last[0], {
+    nr: 12n,
+    name: 'map_gpa_range',
+    words: [0x2000n, 3n, 0n, 0n],
+    result: 0n,
+    afterExit: 7,
+  });
 });
 
 test('the fate of a trial, those included that this host may not have', () => {
@@ -97,6 +104,18 @@ test('the fate of a trial, those included that this host may not have', () => {
   assert.match(describeTrial(other), /neither/);
 });
 
+test('of very many calls the last thousand are kept, in order, and few numbers are told apart', () => {
+  const log = new VmcallLog(true);
+  for (let nr = 0n; nr < 2500n; nr += 1n)
+    log.record({ nr, name: undefined, words: [], result: nr, afterExit: 0 }, false);
+  const report = log.report();
+  assert.deepEqual([report?.total, report?.exits, report?.calls.length], [2500, 0, 64]);
+  assert.deepEqual(
+    report?.last.map(({ nr }) => nr),
+    Array.from({ length: 1000 }, (_, index) => BigInt(1500 + index)),
+  );
+});
+
 suite('vmcall', { skip: withoutKvm }, () => {
   for (const mode of ['long', 'protected', 'real'] as const)
     test(`the model answers without an exit, and says that it is one (${mode})`, async () => {
@@ -113,7 +132,12 @@ kernel log (simulated): hello from the guest
       );
       assert.deepEqual(exits.byReason, { IO: 18, HLT: 1 });
       assert.equal(trace?.exits.length, 19);
-      assert.deepEqual(vmcalls, {
+      const { last = [], ...counts } = vmcalls ?? {};
+      assert.deepEqual(
+        last.map(({ name, result, afterExit }) => [name, result, afterExit]),
+        [...Array.from({ length: 10 }, () => ['add', 42n, 1]), ['print', 20n, 18]],
+      );
+      assert.deepEqual(counts, {
         simulated: true,
         total: 11,
         exits: 0,

@@ -1,6 +1,8 @@
 /** vmcalls of a run, and what they would have cost as ports. What is simulated says so in every line. */
 import type { ExitCosts } from '#vmm/vmcall/cost.ts';
-import type { CallCount, VmcallReport } from '#vmm/vmcall/log.ts';
+import type { CallCount, TracedCall, VmcallReport } from '#vmm/vmcall/log.ts';
+import { type Column, renderTable } from '../../ui/table.ts';
+import { hex } from '#vmm/inspect/plain.ts';
 
 const us = (value: number): string => `${value < 10 ? value.toFixed(1) : Math.round(value)} µs`;
 
@@ -14,6 +16,25 @@ export function drawVmcalls(vcpu: number, { simulated, total, exits, calls }: Vm
   const label = simulated ? ' (simulated)' : ' that KVM handed to the monitor';
   const left = simulated ? `; ${exits === 0 ? 'none' : exits} left the kernel` : '';
   return `vcpu ${vcpu}: ${total} ${total === 1 ? 'vmcall' : 'vmcalls'}${label}: ${calls.map(call).join(', ')}${left}`;
+}
+
+const words: readonly Column<TracedCall>[] = ['RBX', 'RCX', 'RDX', 'RSI'].map((head, index) => ({
+  head,
+  cell: (call) => hex(call.words[index] ?? 0n),
+}));
+
+/** The calls one by one, to be read beside the trace of exits. */
+export function traceVmcalls(vcpu: number, { simulated, last }: VmcallReport): string {
+  return renderTable(last, [
+    { head: 'VCPU', cell: () => vcpu },
+    { head: 'AFTER EXIT', cell: ({ afterExit }) => afterExit, align: 'right' },
+    {
+      head: simulated ? 'VMCALL (SIMULATED)' : 'VMCALL',
+      cell: ({ nr, name }) => `${name ?? 'unknown'} (${nr})`,
+    },
+    ...words,
+    { head: 'ANSWER', cell: ({ result }) => (result < 0n ? String(result) : hex(result)) },
+  ]);
 }
 
 /** What `count` calls cost, as vmcalls and as ports. */

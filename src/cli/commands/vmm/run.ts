@@ -14,7 +14,7 @@ import type { Output } from '../../ui/output.ts';
 import { drawEnd, drawFault, drawRegisters } from './draw-run.ts';
 import { drawHere } from './draw-code.ts';
 import { drawTrace } from './draw-trace.ts';
-import { drawCosts, drawVmcalls } from './draw-vmcall.ts';
+import { drawCosts, drawVmcalls, traceVmcalls } from './draw-vmcall.ts';
 import { drawDirty, dirtyOf } from './draw-dirty.ts';
 import { hexDump } from './hexdump.ts';
 import { breakpointsOf, diskOf, interruptible, machineOf, shareOf } from './options.ts';
@@ -71,7 +71,10 @@ function extras(
   const registersOf = ({ vcpu, registers }: VcpuResult): string =>
     drawRegisters(vcpu, { ...registers, ...controlOf(machine, vcpu) });
   return [
-    ...results.flatMap(({ vcpu, trace }) => (trace ? [drawTrace(vcpu, trace)] : [])),
+    ...results.flatMap(({ vcpu, trace, vmcalls }) => [
+      ...(trace ? [drawTrace(vcpu, trace)] : []),
+      ...(trace && vmcalls ? [traceVmcalls(vcpu, vmcalls)] : []),
+    ]),
     ...(args.flag('registers') ? results.map(registersOf) : []),
     ...(machine.dirty ? [drawDirty(machine)] : []),
     ...dumps.map(({ address, bytes }) => hexDump(bytes, address)),
