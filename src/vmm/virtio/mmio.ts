@@ -11,6 +11,7 @@ import type { GuestRam, IrqLine, MmioDevice, MmioSize } from '../devices/device.
 import type { DeviceLink, Queues, VirtioDevice } from './device.ts';
 import { type DeviceFault, DriverFault } from './fault.ts';
 import { transportFeatures, VERSION_1 } from './features.ts';
+import { Interrupts } from './interrupts.ts';
 import { QueueSet } from './queues.ts';
 import type { QueuePart, Virtqueue } from './queue.ts';
 import {
@@ -67,10 +68,9 @@ export class VirtioMmio implements MmioDevice {
   readonly bytes = rangeBytes;
   readonly #device: VirtioDevice;
   readonly #ram: GuestRam;
-  readonly #irq: IrqLine;
   readonly #onFault: ((fault: DeviceFault) => void) | undefined;
   readonly #queues: QueueSet;
-  readonly #interrupts: Int32Array;
+  readonly #interrupts: Interrupts;
   readonly #offered: bigint;
   #accepted = 0n;
   #status = 0;
@@ -86,14 +86,13 @@ export class VirtioMmio implements MmioDevice {
     name = device.name,
     interrupted = () => false,
     onFault,
-    interrupts = new Int32Array(1),
+    interrupts,
   }: VirtioMmioOptions) {
     this.name = name;
     this.#device = device;
     this.#ram = ram;
-    this.#irq = irq;
     this.#onFault = onFault;
-    this.#interrupts = interrupts;
+    this.#interrupts = new Interrupts(irq, interrupts);
     this.#queues = new QueueSet(device.queueSizes, interrupted);
     this.#offered = device.features | transportFeatures;
     const link: DeviceLink = {
@@ -167,7 +166,7 @@ export class VirtioMmio implements MmioDevice {
       case registers.QueueReady:
         return Number(this.#queue?.ready ?? false);
       case registers.InterruptStatus:
-        return Atomics.load(this.#interrupts, 0);
+        return this.#interrupts.status;
       case registers.Status:
         return this.#status;
       case registers.ConfigGeneration:
@@ -195,7 +194,7 @@ export class VirtioMmio implements MmioDevice {
         this.#notify(value);
         return;
       case registers.InterruptACK:
-        this.#withdraw(value);
+        this.#interrupts.acknowledge(value);
         return;
       case registers.Status:
         this.#writeStatus(value);
@@ -237,7 +236,7 @@ export class VirtioMmio implements MmioDevice {
     this.#fault = undefined;
     this.#queues.reset();
     this.#device.reset();
-    this.#withdraw(USED_BUFFER | CONFIG_CHANGE);
+    this.#interrupts.acknowledge(USED_BUFFER | CONFIG_CHANGE);
   }
 
   /** A queue is set up between FEATURES_OK and the end (3.1.1, step 7), and not while it is in use (4.2.2.2). */
@@ -266,7 +265,7 @@ export class VirtioMmio implements MmioDevice {
   #whileLive(work: (queues: Queues) => void): boolean {
     if (!isLive(this.#status)) return false;
     this.#guard(() => work(this.#queues));
-    if (this.#queues.wantInterrupt()) this.#interrupt(USED_BUFFER);
+    if (this.#queues.wantInterrupt()) this.#interrupts.raise(USED_BUFFER);
     return true;
   }
 
@@ -283,22 +282,12 @@ export class VirtioMmio implements MmioDevice {
     this.#fault = fault;
     this.#status |= DEVICE_NEEDS_RESET;
     this.#queues.unfinished.clear();
-    if ((this.#status & DRIVER_OK) !== 0) this.#interrupt(CONFIG_CHANGE);
+    if ((this.#status & DRIVER_OK) !== 0) this.#interrupts.raise(CONFIG_CHANGE);
     this.#onFault?.(fault);
   }
 
   #configChanged(): void {
     this.#generation = (this.#generation + 1) >>> 0;
-    if (isLive(this.#status)) this.#interrupt(CONFIG_CHANGE);
-  }
-
-  /** The line rises with the first event, and falls when all are known. */
-  #interrupt(event: number): void {
-    if (Atomics.or(this.#interrupts, 0, event) === 0) this.#irq.set(true);
-  }
-
-  #withdraw(events: number): void {
-    const before = Atomics.and(this.#interrupts, 0, ~events);
-    if (before !== 0 && (before & ~events) === 0) this.#irq.set(false);
+    if (isLive(this.#status)) this.#interrupts.raise(CONFIG_CHANGE);
   }
 }
