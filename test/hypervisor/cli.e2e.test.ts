@@ -172,15 +172,15 @@ suite('the vmm commands', { skip: withoutKvm }, () => {
     assert.match(io.stdout, /^B +guests\/examples\/chat.c .* 6 +6 +halted$/m);
     const count = 'guests/examples/count.c';
     const args = [count, count, '--policy=weights', '--weights=70:30', '--slice=5ms', '--counter=0x400'];
-    const weights = await vmm('schedule', ...args, '--limit=400ms', '--json');
+    const weights = await vmm('schedule', ...args, '--limit=1s', '--json');
     assert.equal(weights.status, 0, weights.stderr);
     const { policy, machines, timeline } = scheduleJson.parse(JSON.parse(weights.stdout));
     assert.equal(policy, 'weights');
     assert.deepEqual(
       machines.map(({ name, weight, end }) => [name, weight, end.sentence]),
       [
-        ['A', 70, 'time limit: 400 ms'],
-        ['B', 30, 'time limit: 400 ms'],
+        ['A', 70, 'time limit: 1 s'],
+        ['B', 30, 'time limit: 1 s'],
       ],
     );
     const [a = 0, b = 0] = machines.map(({ counted }) => counted);
