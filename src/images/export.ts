@@ -8,6 +8,7 @@ import { tarCompression } from './archive/read.ts';
 import { type TarInput, writeTar } from './archive/tarwriter.ts';
 import { exportDisk } from './disk/export.ts';
 import { fileData } from './files.ts';
+import { isGuestFormat, modeOfFormat } from './guest.ts';
 import { type ImageFormat, imageFormats, kindOfFormat } from './import.ts';
 import type { Image, Layout } from './layout.ts';
 import { type Walked, walkTree } from './tree.ts';
@@ -48,5 +49,13 @@ export function exportImage(layout: Layout, image: Image, format: ImageFormat): 
       },
     );
   if (format === 'qcow2' || format === 'raw') return exportDisk(layout, image, format);
+  if (isGuestFormat(format)) {
+    if (image.guest?.mode !== modeOfFormat(format))
+      throw new CarrelError(
+        'invalid_request',
+        `guest ${image.name} was compiled for ${image.guest?.mode} mode`,
+      );
+    return fileData(image.path);
+  }
   return compress(writeTar(tarInputs(image.path)), tarCompression[format]);
 }

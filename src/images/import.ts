@@ -13,18 +13,20 @@ import type { BuildProgress } from './build.ts';
 import { importDisk } from './disk/import.ts';
 import { receiveFile } from './disk/receive.ts';
 import { fileData } from './files.ts';
+import { guestFormats, importGuest, isGuestFormat, modeOfFormat } from './guest.ts';
 import type { Image, Layout } from './layout.ts';
 import { type Described, publish, stageRoot } from './publish.ts';
 import { type ImageKind, imageName } from './recipe.ts';
 import { unpackRootfs } from './unpack.ts';
 import { openWorkspace } from './workspace.ts';
 
-/** Formats of root file systems, then of disks; stated, never found out by looking. */
-export const imageFormats = ['tar', 'tar.gz', 'tar.zst', 'qcow2', 'raw'] as const;
+/** Formats of root file systems, of disks, and of guests; stated, never found out by looking. */
+export const imageFormats = ['tar', 'tar.gz', 'tar.zst', 'qcow2', 'raw', ...guestFormats] as const;
 export type ImageFormat = (typeof imageFormats)[number];
 
 /** Which kind of image comes in a format. */
 export function kindOfFormat(format: ImageFormat): ImageKind {
+  if (isGuestFormat(format)) return 'guest';
   return format === 'qcow2' || format === 'raw' ? 'disk' : 'rootfs';
 }
 
@@ -56,7 +58,7 @@ function parseName(text: string): string {
   );
 }
 
-/** Imports an archive or a disk; nothing is left behind when it is refused. */
+/** Imports an archive, a disk or a guest; nothing is left behind when it is refused. */
 export async function importImage(layout: Layout, request: ImportRequest): Promise<Image> {
   const name = parseName(request.name);
   const aliases = (request.aliases ?? []).map(parseName);
@@ -65,6 +67,8 @@ export async function importImage(layout: Layout, request: ImportRequest): Promi
   const { format, source, sha256, onProgress, signal } = request;
   if (format === 'qcow2' || format === 'raw')
     return importDisk(layout, { described, format, source, sha256, onProgress, signal });
+  if (isGuestFormat(format))
+    return importGuest(layout, { described, mode: modeOfFormat(format), source, sha256, signal });
   return importRootfs(layout, { ...request, format }, described);
 }
 

@@ -1,7 +1,8 @@
 /**
  * The cache of images, shared by all clouds of a host:
  *
- *     images/<hash>/rootfs/      the files (kind rootfs), or disk.qcow2 (kind disk), with kernel and initrd
+ *     images/<hash>/rootfs/      the files (kind rootfs), or disk.qcow2 (kind disk), with kernel and initrd,
+ *                                or guest.elf (kind guest)
  *     images/<hash>/image.json   what it is; written before the directory gets its name
  *     holds/<hash>/              who uses it: one file per user
  *     templates/                 empty file systems to copy (clone.ts)
@@ -19,6 +20,10 @@ import { writeFileAtomic } from '#host/files.ts';
 import { type ImageKind, imageKinds, imageName } from './recipe.ts';
 
 const hexHash = z.string().regex(/^[0-9a-f]{64}$/);
+
+/** As `src/vmm/modes` has them. */
+export const guestModes = ['real', 'protected', 'paged', 'long'] as const;
+export type GuestMode = (typeof guestModes)[number];
 
 const record = z.strictObject({
   format: z.literal(1),
@@ -42,6 +47,8 @@ const record = z.strictObject({
       agent: z.boolean(),
     })
     .optional(),
+  /** Of a guest: the mode of the processor that it was compiled for. */
+  guest: z.strictObject({ mode: z.enum(guestModes) }).optional(),
   createdAt: z.iso.datetime(),
 });
 
@@ -59,7 +66,11 @@ export interface Image extends ImageRecord {
 }
 
 /** The name of the content in the image's directory. */
-export const contentNames: Readonly<Record<ImageKind, string>> = { rootfs: 'rootfs', disk: 'disk.qcow2' };
+export const contentNames: Readonly<Record<ImageKind, string>> = {
+  rootfs: 'rootfs',
+  disk: 'disk.qcow2',
+  guest: 'guest.elf',
+};
 /** Beside a disk that can be booted without a boot loader. */
 export const bootNames = { kernel: 'kernel', initrd: 'initrd' } as const;
 

@@ -20,6 +20,7 @@ export interface Described extends Pick<
   'name' | 'aliases' | 'description' | 'kind' | 'recipeHash'
 > {
   disk?: NonNullable<ImageRecord['disk']>;
+  guest?: NonNullable<ImageRecord['guest']>;
 }
 
 /** The place of what will be the image inside a workspace. */
@@ -37,12 +38,13 @@ export async function stageRoot(workspace: string): Promise<string> {
   return root;
 }
 
-/** What an image is named by: its tree with owners, or its disk with the kernel and RAM disk beside it. */
+/** What an image is named by: its tree with owners, its disk with the kernel and RAM disk beside it, or its program. */
 export async function hashContent(
   directory: string,
   { kind, disk }: Pick<ImageRecord, 'kind' | 'disk'>,
 ): Promise<TreeSummary> {
   if (kind === 'rootfs') return hashTree(join(directory, contentNames.rootfs), { owners: true });
+  if (kind === 'guest') return hashFiles(directory, [contentNames.guest]);
   return hashFiles(directory, [contentNames.disk, ...(disk?.boot ? Object.values(bootNames) : [])]);
 }
 

@@ -10,8 +10,8 @@ import { CarrelError, errnoOf, messageOf } from '#base/errors.ts';
 import { parseSize } from '#base/units.ts';
 import { safeRelativePath } from './archive/paths.ts';
 
-/** What an image can be: a directory to be used as `/`, or the disk of a virtual machine. */
-export const imageKinds = ['rootfs', 'disk'] as const;
+/** What an image can be: a directory to be used as `/`, the disk of a virtual machine, or a guest of our hypervisor. */
+export const imageKinds = ['rootfs', 'disk', 'guest'] as const;
 export type ImageKind = (typeof imageKinds)[number];
 
 /** Image names go into paths, URLs and command lines. */
@@ -174,7 +174,7 @@ const base = z.discriminatedUnion('from', [
 
 const recipeSchema = z.strictObject({
   name: imageName,
-  kind: z.enum(imageKinds),
+  kind: z.enum(['rootfs', 'disk']),
   aliases: z.array(imageName).default([]),
   description: z.string().max(500),
   base,

@@ -51,6 +51,7 @@ function defaultRecipes(env: NodeJS.ProcessEnv = process.env): string {
 }
 const kindWords: Readonly<Record<ImageKind, string>> = {
   disk: 'is the disk of a virtual machine: --driver qemu',
+  guest: 'is a guest of the hypervisor: --driver micro',
   rootfs: 'is a root file system, for containers: --driver container',
 };
 /** Shorter beginnings of a hash are more likely a mistyped name. */

@@ -116,24 +116,23 @@ async function writeEnd(cloud: Cloud, row: Row, seen?: EndReport): Promise<void>
   const driver = driverFor(cloud, row);
   const spec = await specOf(cloud, row);
   // what its keeper wrote down counts also when the connection broke before we were told
-  const { end, outOfMemory } = seen?.end ? seen : driver.lastEnd(spec);
+  const { end, outOfMemory, fault } = seen?.end ? seen : driver.lastEnd(spec);
   await driver.tidy(spec);
-  const orderly = end?.kind === 'exited' && !outOfMemory;
+  const orderly = end?.kind === 'exited' && !outOfMemory && fault === undefined;
   if (orderly) {
     await write(cloud, row, { state: 'stopped', ...atRest }, 'machine.ended');
     return;
   }
-  const failure = outOfMemory
-    ? failureOf(
-        'machine_lost',
-        'its first process was ended because the memory was used up',
-        'start it again; its disk is kept',
-      )
-    : failureOf(
-        'machine_lost',
-        `its first process ended: ${endText(end)}`,
-        'start it again; its disk is kept',
-      );
+  const failure =
+    fault !== undefined
+      ? failureOf('machine_lost', `it did not halt: ${fault}`, 'see: carrel machine inspect')
+      : failureOf(
+          'machine_lost',
+          outOfMemory
+            ? 'its first process was ended because the memory was used up'
+            : `its first process ended: ${endText(end)}`,
+          'start it again; its disk is kept',
+        );
   await write(cloud, row, { state: 'failed', ...atRest, failure }, 'machine.ended');
 }
 

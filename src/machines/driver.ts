@@ -9,6 +9,7 @@ import { CarrelError } from '#base/errors.ts';
 import type { Image } from '#images/layout.ts';
 import type {
   DriverName,
+  Inspection,
   Limits,
   ProgramEnd,
   RunReply,
@@ -28,6 +29,7 @@ export const capabilities = [
   'snapshot',
   'clone',
   'password',
+  'inspect',
 ] as const;
 export type Capability = (typeof capabilities)[number];
 
@@ -80,6 +82,8 @@ export interface Runtime {
 export interface EndReport {
   readonly end: ProgramEnd | null;
   readonly outOfMemory: boolean;
+  /** Its process ended in order, but what it ran did not: why, in a sentence. */
+  readonly fault?: string | undefined;
 }
 
 export interface SnapshotFacts {
@@ -175,6 +179,8 @@ export interface Driver {
   adopt(spec: MachineSpec): Promise<RunningMachine | undefined>;
   /** How its last run ended, for a machine that does not run; end is null when nobody wrote it down. */
   lastEnd(spec: Pick<MachineSpec, 'id' | 'directory'>): EndReport;
+  /** What its last run was, in its own words; only where `inspect` is among the capabilities. */
+  inspect?(spec: Pick<MachineSpec, 'directory' | 'name'>): Promise<Inspection>;
   /** Ends whatever of it runs by force, also when `adopt` cannot reach it. */
   kill(spec: Pick<MachineSpec, 'id' | 'directory'>): Promise<void>;
   /** What a machine without processes leaves behind (link, cgroup, loop device); the disk stays. */

@@ -2,10 +2,10 @@
 import { CarrelError } from '#base/errors.ts';
 import type { Actor } from '#base/actor.ts';
 import { formatSize } from '#base/units.ts';
-import type { RunReply, RunRequest, Stats } from '#contract/schemas/machines.ts';
+import type { Inspection, RunReply, RunRequest, Stats } from '#contract/schemas/machines.ts';
 import { insertEvent } from '#store/events.ts';
 import { type Machine as Row, selectMachine } from '#store/machines.ts';
-import { type Cloud, driverFor, runningOf } from './cloud.ts';
+import { type Cloud, driverFor, runningOf, specOf } from './cloud.ts';
 import { type Capability, type FileRead, requireCapability, type RunningMachine } from './driver.ts';
 import { eventOf } from './events.ts';
 import { wake } from './idle.ts';
@@ -20,6 +20,8 @@ export interface Inside {
   readFile(id: string, path: string): Promise<FileRead>;
   writeFile(id: string, path: string, bytes: Uint8Array, options?: { mode?: number }): Promise<void>;
   stats(id: string): Promise<Stats>;
+  /** Of its last run, also when it has ended. */
+  inspect(id: string): Promise<Inspection>;
   /** root's new password: nothing else knows it afterwards but the machine. */
   resetPassword(actor: Actor, id: string): Promise<string>;
 }
@@ -52,6 +54,13 @@ export function openInside(cloud: Cloud): Inside {
       const password = await machine.resetPassword();
       await insertEvent(cloud.db, eventOf(row, 'machine.password_changed', {}, actor.id));
       return password;
+    },
+    async inspect(id) {
+      const row = await selectMachine(cloud.db, id);
+      const driver = driverFor(cloud, row);
+      requireCapability(driver, 'inspect');
+      if (!driver.inspect) throw new CarrelError('internal', `driver ${driver.name} does not inspect`);
+      return driver.inspect(await specOf(cloud, row));
     },
     async stats(id) {
       const row = await selectMachine(cloud.db, id);

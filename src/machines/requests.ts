@@ -113,7 +113,11 @@ export async function insertWhole(tx: Tx, plan: Plan): Promise<Row> {
 export type RequireImage = (name: string, wanted: { readonly kind: ImageKind }) => Promise<Image>;
 
 /** Which kind of image each kind of machine is made of. */
-export const imageKindOf: Readonly<Record<DriverName, ImageKind>> = { container: 'rootfs', qemu: 'disk' };
+export const imageKindOf: Readonly<Record<DriverName, ImageKind>> = {
+  container: 'rootfs',
+  qemu: 'disk',
+  micro: 'guest',
+};
 
 /** The limits with the one filled in that depends on the image: the disk is at least as large as the image's own. */
 export function limitsFor({ diskBytes, ...limits }: NewMachine['limits'], image: Image): Limits {

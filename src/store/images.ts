@@ -9,7 +9,7 @@ export interface ImageTable {
   name: string;
   /** Content hash; null until it is built. */
   hash: Nullable<string>;
-  kind: Fact<'rootfs' | 'disk'>;
+  kind: Fact<'rootfs' | 'disk' | 'guest'>;
   bytes: Nullable<number>;
   files: Nullable<number>;
   state: Defaulted<'building' | 'ready' | 'failed'>;

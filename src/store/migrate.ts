@@ -9,6 +9,7 @@ import * as virtual from './migrations/0005_virtual.ts';
 import * as reach from './migrations/0006_reach.ts';
 import * as templates from './migrations/0007_templates.ts';
 import * as parking from './migrations/0008_parking.ts';
+import * as guests from './migrations/0009_guests.ts';
 import type { Db } from './schema.ts';
 
 /** In order; the name of a released migration never changes. */
@@ -21,6 +22,7 @@ const migrations: Readonly<Record<string, Migration>> = {
   '0006_reach': reach,
   '0007_templates': templates,
   '0008_parking': parking,
+  '0009_guests': guests,
 };
 const names = Object.keys(migrations);
 

@@ -69,7 +69,15 @@ export const imageShow: Action = async ({ args, out, connect }) => {
 
 type Format = (typeof imageFormat.options)[number];
 
-function formatOf(file: string, stated: string | undefined): Format {
+/** C and assembly, compiled here; an ELF program as it is. */
+const isGuest = (file: string): boolean => /\.(?:c|s|S|elf)$/.test(file);
+
+/** A guest's mode is a part of its format. */
+function formatOf(file: string, stated: string | undefined, mode?: string): Format {
+  if (mode !== undefined && stated !== undefined && stated !== `guest-${mode}`)
+    throw new CarrelError('invalid_request', `--mode ${mode} and --format ${stated} exclude each other`);
+  if (isGuest(file) || mode !== undefined) return imageFormat.parse(stated ?? `guest-${mode ?? 'long'}`);
+
   const ending = file.endsWith('.tgz') ? 'tar.gz' : /\.(tar(?:\.gz|\.zst)?|qcow2|raw)$/.exec(file)?.[1];
   const parsed = imageFormat.safeParse(stated ?? ending);
   if (!parsed.success)
@@ -79,8 +87,28 @@ function formatOf(file: string, stated: string | undefined): Format {
   return parsed.data;
 }
 
-/** The bytes of a file, of standard input, or of an address. */
-async function sourceOf(file: string): Promise<ReadableStream<Uint8Array> & Partial<AsyncDisposable>> {
+/** The program of a guest in C or assembly. */
+async function compiled(file: string, format: Format): Promise<Buffer> {
+  const [{ compileElf }, { modes }, { modeNames }] = await Promise.all([
+    import('#vmm/image/compile.ts'),
+    import('#vmm/modes/table.ts'),
+    import('#vmm/modes/mode.ts'),
+  ]);
+  const mode = modeNames.find((name) => format === `guest-${name}`);
+  if (!mode)
+    throw new CarrelError('invalid_request', `${file} is a guest, and ${format} is no format of one`, {
+      hint: 'choose a mode: --mode long',
+    });
+  return await compileElf(file, modes[mode]);
+}
+
+/** The bytes of a file, of standard input, or of an address; of a guest's source, those of its program. */
+async function sourceOf(
+  file: string,
+  format: Format,
+): Promise<ReadableStream<Uint8Array> & Partial<AsyncDisposable>> {
+  if (isGuest(file) && !file.endsWith('.elf'))
+    return Readable.toWeb(Readable.from([await compiled(file, format)]));
   if (file === '-') return Readable.toWeb(process.stdin);
   if (isAddress(file)) return download(file);
   if (!(await stat(file)).isFile()) throw new CarrelError('invalid_request', `${file} is not a file`);
@@ -89,12 +117,12 @@ async function sourceOf(file: string): Promise<ReadableStream<Uint8Array> & Part
 
 export const imageImport: Action = async ({ args, out, connect }) => {
   const file = args.word('file');
-  const format = formatOf(file, args.option('format'));
+  const format = formatOf(file, args.option('format'), args.option('mode'));
   const sha256 = args.option('sha256')?.toLowerCase();
   const { client } = await connect();
-  const bytes = await sourceOf(file);
   using progress = out.progress();
   progress.update(`importing ${file}`);
+  const bytes = await sourceOf(file, format);
   const query = { name: args.word('name'), format, ...(sha256 !== undefined && { sha256 }) };
   const image = await client.importImage({ params: {}, query, bytes });
   progress.clear();
@@ -102,10 +130,13 @@ export const imageImport: Action = async ({ args, out, connect }) => {
   return undefined;
 };
 
+/** What an image is written as unless told otherwise. */
+const usualFormat = { rootfs: 'tar', disk: 'qcow2', guest: 'guest-long' } as const;
+
 export const imageExport: Action = async ({ args, out, connect }) => {
   const { client } = await connect();
   const image = await client.getImage({ params: { image: args.word('image') } });
-  const stated = args.option('format') ?? (image.kind === 'disk' ? 'qcow2' : 'tar');
+  const stated = args.option('format') ?? usualFormat[image.kind];
   const format = formatOf(image.name, stated);
   const file = args.wordIf('file') ?? `${image.name}.${format}`;
   const data = await client.exportImage({ params: { image: image.id }, query: { format } });

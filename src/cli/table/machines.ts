@@ -27,8 +27,8 @@ export const machineCommands: readonly CommandSpec[] = [
       { flags: '-i, --image <name>', doc: 'what it starts from (debian-12)' },
       {
         flags: '--driver <kind>',
-        doc: 'a container, or a virtual machine with a kernel of its own (container)',
-        choices: ['container', 'qemu'],
+        doc: 'a container, a virtual machine with a kernel of its own, or a guest of our hypervisor (container)',
+        choices: ['container', 'qemu', 'micro'],
       },
       { flags: '--course <course>', doc: 'its staff can see and use it' },
       { flags: '--cpus <n>', doc: 'cores (1)' },
@@ -184,5 +184,14 @@ export const machineCommands: readonly CommandSpec[] = [
     remote: true,
     examples: [{ line: 'carrel machine stats', doc: 'all running ones' }],
     load: async () => (await import('../commands/machines.ts')).machineStats,
+  },
+  {
+    path: 'machine inspect',
+    doc: 'how the last run of a hypervisor’s guest went',
+    more: 'Of machines of the kind micro: how each vCPU ended, its exits by reason and port, its registers, and what the machine was.',
+    arguments: [machine],
+    remote: true,
+    examples: [{ line: 'carrel machine inspect hello', doc: 'after it has halted, or was stopped' }],
+    load: async () => (await import('../commands/machine-inspect.ts')).machineInspect,
   },
 ];

@@ -1,5 +1,18 @@
 import type { CommandSpec } from '../spec.ts';
 
+/** Of images: `imageFormat` of the contract, which is not loaded for a line of help. */
+const formats = [
+  'tar',
+  'tar.gz',
+  'tar.zst',
+  'qcow2',
+  'raw',
+  'guest-real',
+  'guest-protected',
+  'guest-paged',
+  'guest-long',
+];
+
 const image = { name: 'image', doc: 'name or id' } as const;
 const job = { name: 'job', doc: 'its id (j-...)' } as const;
 
@@ -33,13 +46,13 @@ export const systemCommands: readonly CommandSpec[] = [
   },
   {
     path: 'image import',
-    doc: 'import a root file system from an archive, or a disk',
-    more: 'A disk is received whole and written anew: one that lies on another file, is encrypted, or claims to hold more\nthan it may is refused. It boots by its own boot loader, is told who it is through cloud-init,\nand is used through its serial console and SSH.',
+    doc: 'import a root file system from an archive, a disk, or a guest of the hypervisor',
+    more: 'A disk is received whole and written anew: one that lies on another file, is encrypted, or claims to hold more\nthan it may is refused. It boots by its own boot loader, is told who it is through cloud-init,\nand is used through its serial console and SSH. A guest in C or assembly is compiled here, with the kit in\nguests/; machines of the kind micro run it.',
     arguments: [
       { name: 'name', doc: 'what it is called here' },
       {
         name: 'file',
-        doc: 'archive or disk: a file, an http(s) address, or - for standard input',
+        doc: 'archive, disk or guest (.c, .s, .S, .elf): a file, an http(s) address, or - for standard input',
         complete: 'file',
       },
     ],
@@ -47,7 +60,12 @@ export const systemCommands: readonly CommandSpec[] = [
       {
         flags: '--format <format>',
         doc: 'stated, never guessed (by the ending)',
-        choices: ['tar', 'tar.gz', 'tar.zst', 'qcow2', 'raw'],
+        choices: formats,
+      },
+      {
+        flags: '--mode <mode>',
+        doc: 'of a guest: real, protected, paged or long (long)',
+        choices: ['real', 'protected', 'paged', 'long'],
       },
       { flags: '--sha256 <hex>', doc: 'what the file must be; verified before anything reads it' },
     ],
@@ -55,6 +73,10 @@ export const systemCommands: readonly CommandSpec[] = [
     examples: [
       { line: 'carrel image import alpine rootfs.tar.gz', doc: 'the format is in the name' },
       { line: 'carrel image import lab-disk disk.img --format qcow2', doc: 'here it is not' },
+      {
+        line: 'carrel image import hello guests/examples/hello.c',
+        doc: 'for: carrel machine new --driver micro',
+      },
     ],
     load: async () => (await import('../commands/images.ts')).imageImport,
   },
@@ -74,7 +96,7 @@ export const systemCommands: readonly CommandSpec[] = [
       {
         flags: '--format <format>',
         doc: 'tar, or qcow2 for a disk, unless given',
-        choices: ['tar', 'tar.gz', 'tar.zst', 'qcow2', 'raw'],
+        choices: formats,
       },
     ],
     remote: true,

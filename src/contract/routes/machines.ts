@@ -17,6 +17,7 @@ import {
   runReply,
   runRequest,
   stats,
+  inspection,
   stopOptions,
 } from '../schemas/machines.ts';
 import type { Route } from '../route.ts';
@@ -173,6 +174,13 @@ export const machineRoutes = {
     doc: 'What it uses',
     access: 'machine:use',
     reply: stats,
+  },
+  inspectMachine: {
+    method: 'GET',
+    path: '/v1/machines/{machine}/inspection',
+    doc: 'How the last run of a hypervisor’s guest went: text, end, exits, registers, facts',
+    access: 'machine:use',
+    reply: inspection,
   },
   listImages: {
     method: 'GET',

@@ -22,7 +22,7 @@ export const activity = z.enum([
 ]);
 export type Activity = z.infer<typeof activity>;
 
-export const driverName = z.enum(['container', 'qemu']);
+export const driverName = z.enum(['container', 'qemu', 'micro']);
 export type DriverName = z.infer<typeof driverName>;
 
 /** Every machine has limits; these are the defaults of a container. */
@@ -229,10 +229,34 @@ export const stats = z.strictObject({
 });
 export type Stats = z.infer<typeof stats>;
 
+const whole = z.int().min(0);
+/** 64 bits in hexadecimal. */
+const word = z.string().regex(/^0x[0-9a-f]{1,16}$/);
+
+/** The last run of a machine that runs a guest of the hypervisor. */
+export const inspection = z.strictObject({
+  vcpus: z.array(
+    z.strictObject({
+      output: z.string(),
+      end: z.strictObject({ kind: z.string(), sentence: z.string() }),
+      exits: z.strictObject({
+        total: whole,
+        byReason: z.record(z.string(), whole),
+        ports: z.array(z.strictObject({ port: whole, direction: z.enum(['in', 'out']), count: whole })),
+      }),
+      registers: z.record(z.string(), word),
+      ms: z.number(),
+    }),
+  ),
+  /** What the machine was, by name: see labs/README.md. */
+  facts: z.record(z.string(), z.string()),
+});
+export type Inspection = z.infer<typeof inspection>;
+
 export const image = z.strictObject({
   id,
   name,
-  kind: z.enum(['rootfs', 'disk']),
+  kind: z.enum(['rootfs', 'disk', 'guest']),
   hash: z.string().nullable(),
   state: z.enum(['building', 'ready', 'failed']),
   bytes,
@@ -258,8 +282,18 @@ export const imageDetails = image.extend({
 export type ImageDetails = z.infer<typeof imageDetails>;
 
 export const newImage = z.strictObject({ recipe: name });
-/** Of a root file system, or of a disk; always stated, never found out by looking. */
-export const imageFormat = z.enum(['tar', 'tar.gz', 'tar.zst', 'qcow2', 'raw']);
+/** Of a root file system, a disk, or a guest for a mode; always stated, never found out by looking. */
+export const imageFormat = z.enum([
+  'tar',
+  'tar.gz',
+  'tar.zst',
+  'qcow2',
+  'raw',
+  'guest-real',
+  'guest-protected',
+  'guest-paged',
+  'guest-long',
+]);
 export const importedImage = z.strictObject({
   name,
   format: imageFormat,

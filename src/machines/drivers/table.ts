@@ -5,6 +5,7 @@ import type { Images } from '#images/store.ts';
 import type { ForkServer } from '#isolate/server.ts';
 import type { Driver } from '../driver.ts';
 import { createContainerDriver } from './container/driver.ts';
+import { createMicroDriver } from './micro/driver.ts';
 import { createQemuDriver } from './qemu/driver.ts';
 
 /** What a driver may need of its surroundings. */
@@ -22,5 +23,9 @@ export interface DriverHost {
 export type Drivers = Readonly<Partial<Record<DriverName, Driver>> & Record<'container', Driver>>;
 
 export function createDrivers(host: DriverHost): Drivers {
-  return { container: createContainerDriver(host), qemu: createQemuDriver(host) };
+  return {
+    container: createContainerDriver(host),
+    qemu: createQemuDriver(host),
+    micro: createMicroDriver(host),
+  };
 }

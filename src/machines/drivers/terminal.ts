@@ -5,7 +5,7 @@ import { CarrelError } from '#base/errors.ts';
 import type { ProgramEnd } from '#contract/schemas/machines.ts';
 import { isLocked } from '#host/flock.ts';
 import { attach, type Exec, type ExitReport } from '#isolate/live.ts';
-import { readExitReport } from '#isolate/kept.ts';
+import { keptPaths, readExitReport } from '#isolate/kept.ts';
 import { execPaths } from '#isolate/machine.ts';
 import { readRecord } from '#isolate/record.ts';
 import type { Terminal, Transcript } from '../driver.ts';
@@ -28,6 +28,12 @@ export type TerminalPaths = Readonly<Record<'socket' | 'lock' | 'report' | 'reco
 /** Opens the terminal of a kept command of a container, running or ended. */
 export async function openKept(directory: string, id: string): Promise<Terminal> {
   return openTerminal(execPaths(directory, id), id);
+}
+
+/** What a machine's first process says on its terminal, as its keeper records it. */
+export async function openConsole(directory: string): Promise<Terminal> {
+  const { console: record, ...paths } = keptPaths(directory);
+  return openTerminal({ ...paths, record }, 'the console');
 }
 
 /** Opens a terminal that a keeper has; `gone` when its output was thrown away. */

@@ -135,6 +135,7 @@ const expected: Readonly<Record<Operation, Line>> = {
   readFile: hisAndStaff,
   writeFile: hisAndStaff,
   getStats: hisAndStaff,
+  inspectMachine: hisAndStaff,
   listAllForwards: signedIn,
   listForwards: hisAndStaff,
   createForward: hisAndStaff,

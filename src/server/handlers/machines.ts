@@ -135,6 +135,10 @@ export function machineHandlers({ db, views, machines }: MachineServices): Handl
       return undefined;
     },
 
+    async inspectMachine({ params }) {
+      return (await machines()).inspect(params.machine);
+    },
+
     async getStats({ params }) {
       return (await machines()).stats(params.machine);
     },

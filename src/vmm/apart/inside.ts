@@ -11,15 +11,21 @@ export interface Seen {
 const repository = fileURLToPath(new URL('../../../', import.meta.url));
 const home = '/carrel';
 
-/** Read-only, all of it. Without merged /usr some of the libraries are in directories of their own. */
+/** What is ours, and node. Read-only. */
+export function ownInside(): Seen[] {
+  return [
+    { host: realpathSync(process.execPath), guest: `${home}/node` },
+    ...['src', 'build', 'node_modules', 'package.json'].map((name) => ({
+      host: realpathSync(`${repository}${name}`),
+      guest: `${home}/${name}`,
+    })),
+  ];
+}
+
+/** The same, and the host's libraries. Without merged /usr some of them are in directories of their own. */
 export function seenInside(): Seen[] {
   const libraries = ['/usr', '/lib', '/lib64'].filter((path) => existsSync(path));
-  const ours = ['src', 'build', 'node_modules', 'package.json'];
-  return [
-    ...libraries.map((path) => ({ host: realpathSync(path), guest: path })),
-    { host: realpathSync(process.execPath), guest: `${home}/node` },
-    ...ours.map((name) => ({ host: realpathSync(`${repository}${name}`), guest: `${home}/${name}` })),
-  ];
+  return [...libraries.map((path) => ({ host: realpathSync(path), guest: path })), ...ownInside()];
 }
 
 /** The command for an order that lies at this path inside. */

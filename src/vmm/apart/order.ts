@@ -32,7 +32,7 @@ export const runOrder = z.strictObject({
   share: z.string().nullable(),
   /** One after the other, each in a new machine, with the same share. The report is about the last one. */
   runs: z.int().min(1).max(16),
-  /** Lines go to standard output as they come, as well. */
+  /** For somebody who watches: a line `{"began":true}` comes before the report, and text goes to a terminal as well. */
   live: z.boolean(),
   words: z.array(word).max(mostWords),
   /** See inspect/facts.ts. */

@@ -36,8 +36,18 @@ function reportOf(machine: Machine, { words }: RunOrder, result: VcpuResult): Vc
 function printLine(vcpus: number): (vcpu: number, line: string) => void {
   return (vcpu, line) => {
     const whole = vcpus === 1 || line.endsWith('\n') ? line : `${line}\n`;
-    process.stdout.write(vcpus === 1 ? whole : `[vcpu ${vcpu}] ${whole}`);
+    toTerminal(vcpus === 1 ? whole : `[vcpu ${vcpu}] ${whole}`);
   };
+}
+
+/** A terminal that passes every byte as it is needs to be told to go back to the left. */
+function toTerminal(text: string): void {
+  process.stdout.write(text.replaceAll('\n', '\r\n'));
+}
+
+function say(what: unknown): void {
+  const bytes = Buffer.from(`${JSON.stringify(what)}\n`);
+  for (let at = 0; at < bytes.length;) at += writeSync(descriptors.report, bytes, at);
 }
 
 async function runOnce(
@@ -49,6 +59,7 @@ async function runOnce(
   const { mode, vcpus, limitMs, outputBytes, ports, share, live, facts } = order;
   using machine = createMachine({ kvm, mode, image, vcpus });
   const before = takeFacts(machine, facts);
+  if (live) say({ began: true });
   const results = await machine.run({
     limitMs,
     ports,
@@ -58,6 +69,7 @@ async function runOnce(
     ...(live && { onLine: printLine(vcpus) }),
   });
   const after = takeFacts(machine, facts, results[0]);
+  if (live) for (const { vcpu, end } of results) toTerminal(`[vcpu ${vcpu}: ${describeEnd(end)}]\n`);
   return {
     vcpus: results.map((result) => reportOf(machine, order, result)),
     facts: Object.fromEntries([...before, ...after].map(([name, value]) => [name, String(value)])),
@@ -86,5 +98,4 @@ async function obey(order: RunOrder, signal: AbortSignal): Promise<RunReport> {
 const stop = new AbortController();
 process.on('SIGTERM', () => stop.abort());
 const order = runOrder.parse(JSON.parse(readFileSync(process.argv[2] ?? '', 'utf8')));
-const report = Buffer.from(JSON.stringify(await obey(order, stop.signal)));
-for (let at = 0; at < report.length;) at += writeSync(descriptors.report, report, at);
+say(await obey(order, stop.signal));

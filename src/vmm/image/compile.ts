@@ -69,8 +69,8 @@ export const guestCommand = (
 /** Is it assembly? It brings its own first instruction. */
 export const isAssembly = (source: string): boolean => ['.s', '.S'].includes(extname(source));
 
-/** Compiles a .c, .s or .S file for a mode; what gcc says against it is the error's hint. */
-export async function compileGuest(source: string, mode: Mode): Promise<GuestImage> {
+/** Compiles a .c, .s or .S file for a mode to an ELF program; what gcc says against it is the error's hint. */
+export async function compileElf(source: string, mode: Mode): Promise<Buffer> {
   const directory = await mkdtemp(join(tmpdir(), 'carrel-guest-'));
   try {
     const program = join(directory, 'guest.elf');
@@ -82,11 +82,15 @@ export async function compileGuest(source: string, mode: Mode): Promise<GuestIma
       throw new CarrelError('validation_failed', `${source} does not compile for ${mode.title}`, {
         hint: result.stderr.toString('utf8').trim(),
       });
-    return readElf(await readFile(program));
+    return await readFile(program);
   } finally {
     await rm(directory, { recursive: true });
   }
 }
+
+/** The same, as it is to lie in memory. */
+export const compileGuest = async (source: string, mode: Mode): Promise<GuestImage> =>
+  readElf(await compileElf(source, mode));
 
 /** A guest from a file: C, assembly, ELF, or (by the endings .bin and .img) machine code as it is. */
 export async function loadGuest(path: string, mode: Mode): Promise<GuestImage> {

@@ -320,6 +320,11 @@ export const facts: readonly Fact[] = [
   },
 ];
 
+/** Those that need no argument. */
+export const plainFacts: readonly string[] = facts.flatMap(({ name, argument }) =>
+  argument === undefined ? [name] : [],
+);
+
 const address = /^(?:0x[0-9a-f]{1,16}|\d{1,19})$/i;
 
 /** Which arguments a fact of a kind takes. */

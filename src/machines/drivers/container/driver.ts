@@ -59,6 +59,7 @@ export function createContainerDriver(host: DriverHost): Driver {
       snapshot: false,
       clone: false,
       password: true,
+      inspect: false,
     },
     async validate(request, image) {
       validateContainer(request, image);

@@ -10,7 +10,7 @@ import type { RunReply, RunRequest } from '#contract/schemas/machines.ts';
 import { writeFileAtomic } from '#host/files.ts';
 import type { Terminal } from '../../driver.ts';
 import { newPassword } from '../../password.ts';
-import { openConsole } from './console.ts';
+import { openConsole } from '../terminal.ts';
 import { secretsOf, writeSecrets } from './identity.ts';
 import { hashPassword } from './password.ts';
 import { runOverSerial } from './serial/run.ts';

@@ -2,16 +2,9 @@
 import { existsSync } from 'node:fs';
 import { keptPaths } from '#isolate/kept.ts';
 import { readRecord } from '#isolate/record.ts';
-import type { Terminal } from '../../driver.ts';
-import { openTerminal } from '../terminal.ts';
 
 /** Of what was said last, for an error. */
 const lastWords = 1000;
-
-export async function openConsole(directory: string): Promise<Terminal> {
-  const { console: record, ...paths } = keptPaths(directory);
-  return openTerminal({ ...paths, record }, 'the console');
-}
 
 /** The end of what is on it, at most `bytes`; empty when there is none. */
 export function consoleEnd(directory: string, bytes: number): string {

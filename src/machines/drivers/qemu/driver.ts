@@ -8,10 +8,10 @@ import { adoptKept, type Kept, keptPaths } from '#isolate/kept.ts';
 import { consoleName, type Driver, type MachineSpec, type RunningMachine } from '../../driver.ts';
 import { isEnding, killKept, lastEnd, reach, removeDirectory, tidyKept, tracesOf } from '../kept.ts';
 import type { DriverHost } from '../table.ts';
+import { openConsole } from '../terminal.ts';
 import { createAcceleration } from './accelerator.ts';
 import { giveSerialPassword } from './agentless.ts';
 import { createAgents } from './agents.ts';
-import { openConsole } from './console.ts';
 import { copyDisk, dropDiskSnapshot, makeDisk, restoreDisk, snapshotDisk } from './disk/disk.ts';
 import type { DiskFiles } from './disk/files.ts';
 import { readStopped } from './disk/read.ts';
@@ -95,6 +95,7 @@ export function createQemuDriver(host: DriverHost): Driver {
       snapshot: true,
       clone: true,
       password: true,
+      inspect: false,
     },
     async validate(request, image) {
       requireQemu();

@@ -24,7 +24,7 @@ import type { Terminal } from '../../driver.ts';
 import { createAcceleration } from './accelerator.ts';
 import { connectAgent } from './agent/client.ts';
 import { qemuArguments } from './argv.ts';
-import { jailOperations } from './jail.ts';
+import { jailOperations } from '../jail.ts';
 import { runOverSerial } from './serial/run.ts';
 import { groupLimits, layerFileBytes, vmPaths } from './spec.ts';
 import { qemuProgram, requireQemu } from './start.ts';

@@ -8,7 +8,7 @@ import { endReport } from '../kept.ts';
 import type { DriverHost } from '../table.ts';
 import { createSerialRunner } from './agentless.ts';
 import type { Agents } from './agents.ts';
-import { openConsole } from './console.ts';
+import { openConsole } from '../terminal.ts';
 import { observeVm } from './observe.ts';
 import { hashPassword } from './password.ts';
 import { nothing, withQmp } from './qmp.ts';

@@ -23,7 +23,7 @@ import { consoleTail } from './console.ts';
 import { layerInJail, openDisk } from './disk/disk.ts';
 import { nodeOf } from './disk/state.ts';
 import { type Identity, makeIdentity, secretsOf } from './identity.ts';
-import { type JailFile, jailOperations } from './jail.ts';
+import { type JailFile, jailOperations } from '../jail.ts';
 import { type Qmp, withQmp } from './qmp.ts';
 import { writeRuntime } from './runtime.ts';
 import { seedArchive } from './seed.ts';

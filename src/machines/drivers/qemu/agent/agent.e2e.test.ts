@@ -4,7 +4,7 @@ import { connect } from 'node:net';
 import { after, before, test } from 'node:test';
 import { sleep, within } from '#base/deadline.ts';
 import type { MachineSpec, RunningMachine } from '../../../driver.ts';
-import { openConsole } from '../console.ts';
+import { openConsole } from '../../terminal.ts';
 import { makeIdentity, makeSecrets } from '../identity.ts';
 import { newPassword } from '../../../password.ts';
 import { hashPassword } from '../password.ts';

@@ -1,7 +1,7 @@
 /**
- * The plan of QEMU's process: an id of its own without any capability, namespaces of its own (no network at all), and
- * a root that holds the programs of the host, read-only, and the machine's files. Data: who starts QEMU differently (a
- * template, a clone) adds files and descriptors.
+ * The plan of a process that is a virtual machine (QEMU, or our own VMM): an id of its own without any capability,
+ * namespaces of its own (no network at all), and a root that holds the programs of the host, read-only, and the
+ * machine's files. Data: who starts it differently (a template, a clone) adds files and descriptors.
  */
 import { existsSync, lstatSync, readlinkSync } from 'node:fs';
 import { dirname } from 'node:path';
@@ -24,11 +24,11 @@ export interface JailSpec {
   /** Character devices below /dev besides the harmless ones. */
   readonly devices: readonly string[];
   readonly files: readonly JailFile[];
-  /** It opens a descriptor by its name in /proc, which shows nothing but QEMU itself. */
+  /** It opens a descriptor by its name in /proc, which shows nothing but itself. */
   readonly proc: boolean;
   /** Descriptors for the program: the n-th that comes along is number 3 + n. */
   readonly descriptors: number;
-  /** Length of a file that it writes; beyond it QEMU ends (SIGXFSZ, setrlimit(2)). */
+  /** Length of a file that it writes; beyond it the program ends (SIGXFSZ, setrlimit(2)). */
   readonly fileBytes: number;
   readonly argv: readonly string[];
 }
