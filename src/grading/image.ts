@@ -10,6 +10,7 @@ export const imageKindOf = ({ run, machine }: Pick<LabDefinition, 'run' | 'machi
 
 const otherKind: Readonly<Record<ImageKind, string>> = {
   disk: 'is no disk, and a virtual machine needs one, such as tiny or debian-12-disk',
+  guest: 'is a guest of the hypervisor, and a lab is made of a root file system or a disk',
   rootfs:
     'is the disk of a virtual machine: say "run: machine" and "machine: { driver: qemu }", or choose another one',
 };
