@@ -33,5 +33,5 @@ export const hole = { from: 3 * GiB, to: 4 * GiB } as const;
 /** Global system interrupts of the IO-APIC: 24 pins (82093AA data sheet). */
 export const ioApicPins = 24;
 
-/** Of the first serial port, the clock, and the first virtio device; the other devices follow. */
-export const irqs = { serial: 4, rtc: 8, virtio: 16 } as const;
+/** ISA interrupts: of the serial port, and those that are left, for virtio devices. */
+export const irqs = { serial: 4, virtio: [5, 6, 7, 9, 10, 11, 12, 14, 15] } as const;

@@ -14,6 +14,8 @@ import { createIrqchip } from '#kvm/interrupts.ts';
 import { openKvm } from '#kvm/kvm.ts';
 import type { Vcpu } from '#kvm/vcpu.ts';
 import type { Vm } from '#kvm/vm.ts';
+import type { DeviceSpec, Remark } from '../virtio/thread/order.ts';
+import { startDevices } from '../virtio/thread/thread.ts';
 import { Board, type BoardHandle, makeBoardWords } from './board.ts';
 import { setCpuid } from './cpuid.ts';
 import type { LinuxEnd } from './end.ts';
@@ -23,6 +25,7 @@ import { loadLinux } from './load.ts';
 import { bootMsrs } from './msrs.ts';
 import { LinuxRam } from './ram.ts';
 import { type LinuxVcpuResult, runVcpuThread } from './vcpu-worker.ts';
+import { connectDevices, deviceParameters } from './wiring.ts';
 
 /** As seed systems have it: console on the first serial port, no keyboard, reset by triple fault, no PCI. */
 export const defaultCommandLine = 'console=ttyS0 i8042.nokbd reboot=t panic=1 pci=off';
@@ -39,11 +42,15 @@ export interface LinuxMachineOptions {
   readonly vcpus?: number | undefined;
   /** Bytes of RAM. */
   readonly memory?: number | undefined;
+  /** In the order in which the kernel finds them. Their descriptors stay the caller's, open until the end of `run`. */
+  readonly devices?: readonly DeviceSpec[];
 }
 
 export interface LinuxRunOptions {
   readonly limitMs?: number | undefined;
   readonly signal?: AbortSignal | undefined;
+  /** What devices say: of a guest's driver that did something wrong, of a disk that fails. */
+  readonly onRemark?: (remark: Remark) => void;
 }
 
 export interface LinuxResult {
@@ -61,14 +68,20 @@ export class LinuxMachine {
   readonly #ours: Board;
   readonly #pipe: readonly Fd[];
   readonly #output: Socket;
+  readonly #devices: readonly DeviceSpec[];
   readonly #typed: Uint8Array[] = [];
   #typing: NodeJS.Timeout | undefined;
   #running = false;
 
   /** Made by `createLinuxMachine`. */
   constructor(vm: Vm, options: LinuxMachineOptions, deadlineTimer: boolean) {
-    const { kernel, initrd, commandLine = defaultCommandLine, vcpus = 1, memory = defaultMemory } = options;
+    const { kernel, initrd, vcpus = 1, memory = defaultMemory, devices = [] } = options;
+    const commandLine = deviceParameters(devices, {
+      commandLine: options.commandLine ?? defaultCommandLine,
+      hasInitrd: initrd !== undefined,
+    });
     this.#vm = vm;
+    this.#devices = devices;
     this.ram = LinuxRam.allocate(memory);
     const { entry } = loadLinux(this.ram, { kernel, initrd, commandLine, vcpus, levels: [] });
     for (const { at, memory: piece } of this.ram.pieces) vm.addMemory(piece, BigInt(at));
@@ -117,16 +130,24 @@ export class LinuxMachine {
   }
 
   /** Runs all vCPUs, each in its own thread, until one of them ends the machine. Once. */
-  async run({ limitMs, signal: outer }: LinuxRunOptions = {}): Promise<LinuxResult> {
+  async run({ limitMs, signal: outer, onRemark }: LinuxRunOptions = {}): Promise<LinuxResult> {
     if (this.#running) throw new CarrelError('wrong_state', 'the machine has been run already');
     this.#running = true;
     const abort = new AbortController();
     const began = performance.now();
     const signal = outer ? AbortSignal.any([abort.signal, outer]) : abort.signal;
+    const devices = startDevices({
+      ram: this.ram.pieces.map(({ at, memory }) => ({ at, handle: memory.handle })),
+      devices: this.#devices,
+      vcpus: this.#vcpus.length,
+      ...(onRemark && { onRemark }),
+    });
     try {
+      connectDevices(this.#vm.fd, devices.placed);
+      const { doors } = devices;
       const runs = this.#vcpus.map(async (vcpu, index) => {
         try {
-          return await runVcpuThread({ vcpu, order: { index, board: this.#board }, limitMs, signal });
+          return await runVcpuThread({ vcpu, order: { index, board: this.#board, doors }, limitMs, signal });
         } finally {
           abort.abort(); // one ends: the machine ends
         }
@@ -141,6 +162,7 @@ export class LinuxMachine {
       return { end: ended ?? why ?? { kind: 'stopped' }, vcpus, ms: performance.now() - began };
     } finally {
       clearTimeout(this.#typing);
+      await devices.stop();
       for (const fd of this.#pipe) fd.close(); // whoever reads the output comes to its end
     }
   }

@@ -5,10 +5,13 @@ import { runVcpu } from '#kvm/runloop.ts';
 import type { RunPage } from '#kvm/runpage.ts';
 import { Vcpu, type VcpuHandle } from '#kvm/vcpu.ts';
 import { ExitCounters, type ExitCounts } from '../counters.ts';
+import type { MmioBus } from '../devices/bus.ts';
 import type { PortSize } from '../devices/device.ts';
 import { Board, type BoardHandle } from './board.ts';
 import type { LinuxEnd } from './end.ts';
 import { fillGap } from './gaps.ts';
+import { openBus } from './wiring.ts';
+import type { DoorHandle } from '../virtio/thread/door.ts';
 
 /** All that a vCPU's thread is told: plain data, descriptors and shared buffers. */
 export interface LinuxVcpuOrder {
@@ -16,6 +19,7 @@ export interface LinuxVcpuOrder {
   readonly vcpu: VcpuHandle;
   readonly kick: SharedArrayBuffer;
   readonly board: BoardHandle;
+  readonly doors: DoorHandle;
 }
 
 export interface LinuxVcpuReport {
@@ -44,6 +48,12 @@ function servePorts(board: Board, page: RunPage, kick: Kick): LinuxEnd | undefin
   return undefined;
 }
 
+function serveMmio(bus: MmioBus, page: RunPage): void {
+  const { address, length, isWrite } = page.mmio;
+  if (isWrite) bus.write(Number(address), length, page.mmioData);
+  else page.mmioData = bus.read(Number(address), length);
+}
+
 /** Why KVM stopped for good. */
 function stuck(index: number, vcpu: Vcpu): LinuxEnd {
   const { page } = vcpu;
@@ -64,6 +74,7 @@ export function runLinuxVcpu(order: LinuxVcpuOrder): LinuxVcpuReport {
   const vcpu = new Vcpu(order.vcpu);
   const kick = new Kick(order.kick);
   const board = new Board(order.board);
+  const bus = openBus(order.doors, order.index);
   const counters = new ExitCounters();
   const gaps: Record<string, number> = {};
   let end: LinuxEnd | undefined;
@@ -75,7 +86,7 @@ export function runLinuxVcpu(order: LinuxVcpuOrder): LinuxVcpuReport {
         end = servePorts(board, page, kick);
         break;
       case exitReasons.MMIO.number:
-        if (!page.mmio.isWrite) page.mmioData = -1n; // nothing is there
+        serveMmio(bus, page);
         break;
       case exitReasons.INTR.number:
         break;

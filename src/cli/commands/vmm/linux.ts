@@ -1,6 +1,12 @@
 /** `carrel vmm linux`. */
+import { createHash } from 'node:crypto';
+import { openSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
+import { basename } from 'node:path';
 import { CarrelError } from '#base/errors.ts';
+import { openTap } from '#fabric/tap.ts';
+import { ownFd } from '#host/fds.ts';
+import { trySyscall } from '#host/syscalls.ts';
 import { probeKvm } from '#kvm/probe.ts';
 import { type CommandResult, commandsOf, describeCommandEnd, runCommands } from '#vmm/linux/commands.ts';
 import { emulationLimit, emulationParameters } from '#vmm/linux/emulated.ts';
@@ -10,6 +16,7 @@ import { type LinuxSettings, readOptions } from '#vmm/linux/options.ts';
 import { readKernel } from '#vmm/linux/read-kernel.ts';
 import { plain } from '#vmm/inspect/plain.ts';
 import { Transcript } from '#vmm/linux/transcript.ts';
+import type { DeviceSpec } from '#vmm/virtio/thread/order.ts';
 import type { Arguments } from '../../arguments.ts';
 import { exitCodes } from '../../exit-codes.ts';
 import type { Action } from '../../spec.ts';
@@ -19,6 +26,11 @@ import type { Output } from '../../ui/output.ts';
 const usualEscape = '^]';
 const bootMs = 300_000;
 const commandMs = 60_000;
+/** Bytes of a serial number (virtio 1.2, 5.2.6). */
+const diskIdBytes = 20;
+// flock(2)
+const LOCK_EX = 2;
+const LOCK_NB = 4;
 
 function settingsOf(args: Arguments): LinuxSettings {
   return readOptions({
@@ -73,6 +85,26 @@ function typeFrom(
   };
 }
 
+/** Opens what the devices need; `opened` closes it. */
+function devicesOf({ disks, tap }: LinuxSettings, readOnly: boolean, opened: DisposableStack): DeviceSpec[] {
+  const blocks = disks.map((path): DeviceSpec => {
+    const { fd } = opened.use(ownFd(openSync(path, readOnly ? 'r' : 'r+')));
+    // two machines on one disk destroy what is on it
+    if (!readOnly && trySyscall('flock', fd, LOCK_EX | LOCK_NB) < 0)
+      throw new CarrelError('wrong_state', `another machine writes to the disk ${path}`);
+    return { kind: 'block', fd, readOnly, id: basename(path).slice(0, diskIdBytes) };
+  });
+  if (tap === undefined) return blocks;
+  const { fd } = opened.use(openTap(tap));
+  return [...blocks, { kind: 'net', tap: fd, mac: macOf(tap) }];
+}
+
+/** The same at each start, so that a guest knows its card again: locally administered, out of the TAP's name. */
+function macOf(tap: string): string {
+  const bytes = createHash('sha256').update(tap).digest().subarray(0, 5);
+  return [2, ...bytes].map((byte) => byte.toString(16).padStart(2, '0')).join(':');
+}
+
 interface Ran {
   readonly end: LinuxEnd;
   readonly commands: readonly CommandResult[];
@@ -102,7 +134,11 @@ async function runMachine(
   const escape = parseEscape(args.option('escape') ?? usualEscape);
   using _ = json || commands.length > 0 ? undefined : typeFrom(process.stdin, machine, leave, escape);
   const ended = new AbortController();
-  const running = machine.run({ limitMs: args.duration('limit'), signal: abort.signal });
+  const running = machine.run({
+    limitMs: args.duration('limit'),
+    signal: abort.signal,
+    onRemark: ({ text }) => out.note(text),
+  });
   void running.catch(() => undefined).finally(() => ended.abort());
   try {
     const results = await runCommands(transcript, commands, {
@@ -138,7 +174,10 @@ export const vmmLinux: Action = async ({ args, out }) => {
   if (settings.initrd !== undefined && initrd?.length === 0)
     throw new CarrelError('invalid_request', `the initramfs ${settings.initrd} is empty`);
   const commandLine = await commandLineFor(settings, out);
+  using opened = new DisposableStack();
+  const devices = devicesOf(settings, args.flag('readOnly'), opened);
   using machine = createLinuxMachine({
+    devices,
     kernel,
     initrd,
     commandLine,
