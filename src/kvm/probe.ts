@@ -12,6 +12,7 @@ const report = z.strictObject({
   real: z.boolean(),
   paged: z.boolean(),
   exits: z.array(z.int()),
+  systemCalls: z.boolean(),
 });
 export type KvmReport = z.infer<typeof report>;
 
@@ -53,24 +54,30 @@ const words: Readonly<Record<KvmKind, Pick<Finding, 'state' | 'found' | 'consequ
 };
 
 /** Looks, and tries. Never throws; leaves nothing. */
-export async function probeKvm(): Promise<{ kind: KvmKind; said: string }> {
+export async function probeKvm(): Promise<{
+  kind: KvmKind;
+  said: string;
+  /** A program at user privilege reaches its kernel by `syscall`: needed by every operating system. */
+  systemCalls: boolean;
+}> {
   const there = await access('/dev/kvm', constants.F_OK).then(
     () => true,
     () => false,
   );
-  if (!there) return { kind: 'absent', said: '' };
+  if (!there) return { kind: 'absent', said: '', systemCalls: false };
   const usable = await access('/dev/kvm', constants.R_OK | constants.W_OK).then(
     () => true,
     () => false,
   );
-  if (!usable) return { kind: 'forbidden', said: '' };
+  if (!usable) return { kind: 'forbidden', said: '', systemCalls: false };
   const { ok, said, stdout } = await attempt([
     process.execPath,
     '--disable-warning=ExperimentalWarning',
     child,
   ]);
-  if (!ok) return { kind: 'broken', said };
-  return { kind: kindOf(report.parse(JSON.parse(stdout))), said: '' };
+  if (!ok) return { kind: 'broken', said, systemCalls: false };
+  const found = report.parse(JSON.parse(stdout));
+  return { kind: kindOf(found), said: '', systemCalls: found.systemCalls };
 }
 
 export const kvm: Probe = {

@@ -13,6 +13,7 @@ const leaf = {
   topology2: 0x1f,
   amdCores: 0x8000_0008,
   amdTopology: 0x8000_001e,
+  kvmFeatures: 0x4000_0001,
 } as const;
 
 /** Leaf 1, ECX. */
@@ -20,6 +21,11 @@ const HYPERVISOR = 2 ** 31;
 const TSC_DEADLINE = 2 ** 24;
 /** Leaf 1, EDX: EBX names the processors of this package. */
 const HTT = 2 ** 28;
+/**
+ * Leaf 0x40000001, EAX: what a kernel asks KVM for by a hypercall: MMU_OP, PV_UNHALT, PV_SEND_IPI, PV_SCHED_YIELD
+ * (Documentation/virt/kvm/x86/cpuid.rst).
+ */
+const HYPERCALL_FEATURES = (1 << 2) | (1 << 7) | (1 << 11) | (1 << 13);
 /** Leaf 0xb, ECX bits 8 to 15: what a level is. */
 const level = { thread: 1, core: 2 } as const;
 
@@ -31,10 +37,15 @@ export interface CpuidOptions {
   readonly vcpus: number;
   /** The kernel's local APIC has a deadline timer (KVM_CAP_TSC_DEADLINE_TIMER). */
   readonly deadlineTimer: boolean;
+  /** Where KVM emulates, a hypercall does not come back: nothing is to be asked for by one. */
+  readonly hypercalls: boolean;
 }
 
 /** Changes `list` (a struct kvm_cpuid2 with entries), and returns it. */
-export function setCpuid(list: DataView, { index, vcpus, deadlineTimer }: CpuidOptions): DataView {
+export function setCpuid(
+  list: DataView,
+  { index, vcpus, deadlineTimer, hypercalls }: CpuidOptions,
+): DataView {
   const count = list.getUint32(kvmCpuid2.fields.nent, true);
   for (let number = 0; number < count; number += 1) {
     const entry = kvmCpuid2.bytes + number * kvmCpuidEntry.bytes;
@@ -58,6 +69,9 @@ export function setCpuid(list: DataView, { index, vcpus, deadlineTimer }: CpuidO
         set(at.eax, sub === 1 ? bitsFor(vcpus) : 0);
         set(at.ebx, sub === 0 ? 1 : sub === 1 ? vcpus : 0);
         set(at.ecx, sub | (sub === 0 ? level.thread << 8 : sub === 1 ? level.core << 8 : 0));
+        break;
+      case leaf.kvmFeatures:
+        if (!hypercalls) set(at.eax, get(at.eax) & ~HYPERCALL_FEATURES);
         break;
       case leaf.amdCores:
         set(at.ecx, (get(at.ecx) & ~0xf0ff) | (vcpus - 1) | (bitsFor(vcpus) << 12));

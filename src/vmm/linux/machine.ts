@@ -18,6 +18,7 @@ import type { DeviceSpec, Remark } from '../virtio/thread/order.ts';
 import { startDevices } from '../virtio/thread/thread.ts';
 import { Board, type BoardHandle, makeBoardWords } from './board.ts';
 import { setCpuid } from './cpuid.ts';
+import { emulationParameters } from './emulated.ts';
 import type { LinuxEnd } from './end.ts';
 import { entryRegisters, setEntrySpecial } from './entry-state.ts';
 import type { LinuxKernel } from './kernel.ts';
@@ -42,6 +43,8 @@ export interface LinuxMachineOptions {
   readonly vcpus?: number | undefined;
   /** Bytes of RAM. */
   readonly memory?: number | undefined;
+  /** This host's KVM emulates (probeKvm): the kernel is told what not to use. */
+  readonly emulated?: boolean;
   /** In the order in which the kernel finds them. Their descriptors stay the caller's, open until the end of `run`. */
   readonly devices?: readonly DeviceSpec[];
 }
@@ -62,6 +65,8 @@ export interface LinuxResult {
 
 export class LinuxMachine {
   readonly ram: LinuxRam;
+  /** All of it, with what the devices and an emulating host need. */
+  readonly commandLine: string;
   readonly #vm: Vm;
   readonly #vcpus: readonly Vcpu[];
   readonly #board: BoardHandle;
@@ -76,10 +81,12 @@ export class LinuxMachine {
   /** Made by `createLinuxMachine`. */
   constructor(vm: Vm, options: LinuxMachineOptions, deadlineTimer: boolean) {
     const { kernel, initrd, vcpus = 1, memory = defaultMemory, devices = [] } = options;
+    const { commandLine: wanted = defaultCommandLine, emulated = false } = options;
     const commandLine = deviceParameters(devices, {
-      commandLine: options.commandLine ?? defaultCommandLine,
+      commandLine: emulated ? `${wanted} ${emulationParameters}` : wanted,
       hasInitrd: initrd !== undefined,
     });
+    this.commandLine = commandLine;
     this.#vm = vm;
     this.#devices = devices;
     this.ram = LinuxRam.allocate(memory);
@@ -88,7 +95,7 @@ export class LinuxMachine {
     createIrqchip(vm.fd);
     this.#vcpus = Array.from({ length: vcpus }, (_, index) => {
       const vcpu = vm.createVcpu();
-      vcpu.setCpuid(setCpuid(vm.cpuid, { index, vcpus, deadlineTimer }));
+      vcpu.setCpuid(setCpuid(vm.cpuid, { index, vcpus, deadlineTimer, hypercalls: !emulated }));
       vcpu.setMsrs(bootMsrs);
       return vcpu;
     });

@@ -9,9 +9,9 @@ import { ownFd } from '#host/fds.ts';
 import { trySyscall } from '#host/syscalls.ts';
 import { probeKvm } from '#kvm/probe.ts';
 import { type CommandResult, commandsOf, describeCommandEnd, runCommands } from '#vmm/linux/commands.ts';
-import { emulationLimit, emulationParameters } from '#vmm/linux/emulated.ts';
+import { emulationLimit } from '#vmm/linux/emulated.ts';
 import { describeLinuxEnd, type LinuxEnd } from '#vmm/linux/end.ts';
-import { createLinuxMachine, defaultCommandLine, type LinuxMachine } from '#vmm/linux/machine.ts';
+import { createLinuxMachine, type LinuxMachine } from '#vmm/linux/machine.ts';
 import { type LinuxSettings, readOptions } from '#vmm/linux/options.ts';
 import { readKernel } from '#vmm/linux/read-kernel.ts';
 import { plain } from '#vmm/inspect/plain.ts';
@@ -52,13 +52,12 @@ async function commandsFor({ starter }: LinuxSettings, args: Arguments): Promise
   return [...file, ...args.many('command')];
 }
 
-async function commandLineFor({ commandLine }: LinuxSettings, out: Output): Promise<string> {
-  const line = commandLine ?? defaultCommandLine;
+/** Says what to expect where KVM emulates. */
+async function isEmulated(out: Output): Promise<boolean> {
   const { kind } = await probeKvm();
-  if (kind !== 'emulating') return line;
-  out.note(`This host's KVM emulates. Added to the command line: ${emulationParameters}`);
-  out.note(`${emulationLimit}.`);
-  return `${line} ${emulationParameters}`;
+  if (kind !== 'emulating') return false;
+  out.note(`This host's KVM emulates. ${emulationLimit}.`);
+  return true;
 }
 
 /** Our keys go to the guest, until the escape key; on a terminal one by one. */
@@ -173,21 +172,26 @@ export const vmmLinux: Action = async ({ args, out }) => {
   const initrd = settings.initrd === undefined ? undefined : await readFile(settings.initrd);
   if (settings.initrd !== undefined && initrd?.length === 0)
     throw new CarrelError('invalid_request', `the initramfs ${settings.initrd} is empty`);
-  const commandLine = await commandLineFor(settings, out);
+  const emulated = await isEmulated(out);
   using opened = new DisposableStack();
   const devices = devicesOf(settings, args.flag('readOnly'), opened);
   using machine = createLinuxMachine({
     devices,
     kernel,
     initrd,
-    commandLine,
+    commandLine: settings.commandLine,
+    emulated,
     vcpus: settings.vcpus,
     memory: settings.memory,
   });
   const ran = await runMachine(machine, args, { commands, json: out.json, out });
   out.note(`Guest shutdown: ${describeLinuxEnd(ran.end)}. Bye!`);
   out.result(
-    plain({ kernel: { kind: kernel.kind, version: kernel.version }, commandLine, ...ran }),
+    plain({
+      kernel: { kind: kernel.kind, version: kernel.version },
+      commandLine: machine.commandLine,
+      ...ran,
+    }),
     () => '',
   );
   return statusOf(ran);

@@ -3,6 +3,7 @@ import { openKvm } from '#kvm/kvm.ts';
 import { debugAids } from '#kvm/debug-probe.ts';
 import { probeKvm } from '#kvm/probe.ts';
 import { tryHello } from '#vmm/hello.ts';
+import { emulationLimit } from '#vmm/linux/emulated.ts';
 import { modeNames } from '#vmm/modes/mode.ts';
 import { describeTrial, probeVmcall } from '#vmm/vmcall/probe.ts';
 import type { Action } from '../../spec.ts';
@@ -24,7 +25,7 @@ const aids = [
 ] as const;
 
 export const vmmProbe: Action = async ({ out }) => {
-  const { kind } = await probeKvm();
+  const { kind, systemCalls } = await probeKvm();
   using kvm = openKvm(); // says why if there is none
   const answers = kvm.capabilities();
   const modes = [];
@@ -34,6 +35,7 @@ export const vmmProbe: Action = async ({ out }) => {
   const result = {
     debug,
     kind,
+    linux: { runs: systemCalls, ...(!systemCalls && { reason: emulationLimit }) },
     version: kvm.version,
     runBytes: kvm.runBytes,
     modes: modes.map(({ mode, ok, reason }) => ({ mode, runs: ok, reason })),
@@ -43,6 +45,7 @@ export const vmmProbe: Action = async ({ out }) => {
   out.result(plain(result), () =>
     [
       `KVM: ${kinds[kind]}. API version ${result.version}, kvm_run of ${result.runBytes} bytes.`,
+      systemCalls ? 'Linux: runs (carrel vmm linux).' : `Linux: ${emulationLimit}.`,
       renderTable(result.modes, [
         { head: 'MODE', cell: ({ mode }) => mode },
         { head: 'RUNS', cell: ({ runs }) => (runs ? 'yes' : 'no') },
