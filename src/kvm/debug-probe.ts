@@ -19,6 +19,7 @@ export interface DebugAids {
 
 const entry = 0x1000;
 const target = 0x3000;
+const untouched = 0x8000;
 /** mov %al, 0x3000; nop; hlt: in real mode. */
 const program = [0xa2, target & 0xff, target >> 8, 0x90, 0xf4];
 
@@ -53,7 +54,7 @@ export function debugAids(): DebugAids {
   found = {
     execute: stopsAt({ kind: 'execute', address: BigInt(entry + 3), bytes: 1 }),
     data: stopsAt({ kind: 'write', address: BigInt(target), bytes: 1 }),
-    dirtyLog: dirty.length === 1 && dirty[0] === target / pageBytes,
+    dirtyLog: dirty.includes(target / pageBytes) && !dirty.includes(untouched / pageBytes),
   };
   return found;
 }

@@ -1,9 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import * as fc from 'fast-check';
-import { debugAids } from './debug-probe.ts';
 import { debugControl, debugKinds, type DebugRegister, triggered } from './debug.ts';
-import { withoutKvm } from './testing.ts';
 
 test('DR7 is as the manual draws it', () => {
   assert.equal(debugControl([]), 0x400n);
@@ -38,11 +36,4 @@ test('each register has bits of its own, whatever the others are', () => {
 test('DR6 names the registers, among other bits', () => {
   assert.deepEqual(triggered(0xffff_0ff0n), []);
   assert.deepEqual(triggered(0xffff_4ff5n), [0, 2]);
-});
-
-test('the aids of this host are found by trying them', { skip: withoutKvm }, () => {
-  const aids = debugAids();
-  assert.equal(aids.execute, true);
-  assert.equal(aids.dirtyLog, true);
-  assert.equal(debugAids(), aids);
 });

@@ -126,7 +126,7 @@ suite('vmm debug', { skip: withoutKvm }, () => {
       /not mapped: PD\[1\] is not present/,
       /^00000500 {2}2a +\|\*\|$/m,
       /│ PML4, 1 entry +\[0\] 0x30[0-9a-f]{2} │/,
-      /^vcpu 0: \d+ of 512 pages written/m,
+      /^vcpu 0: \d+ of 512 pages, by (?:dirty log|comparison)/m,
       /^0 +2 +[\d.]+ us {2}HLT$/m,
       /^ {2}continue, c +run to the next breakpoint/m,
     ])

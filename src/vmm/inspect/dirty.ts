@@ -1,8 +1,9 @@
 /**
- * Which pages of guest memory were written. KVM's dirty log knows what the guest itself wrote, page by page, and so
- * what the processor wrote for it: the accessed bits of page tables. Where a KVM does not log, a copy of memory is
- * compared instead: that also shows what the host wrote on the guest's behalf, and not what was written without a
- * change.
+ * Which pages of guest memory were written. KVM's dirty log knows, page by page, what the guest wrote, and what the
+ * processor wrote for it: the accessed bits of page tables. It may know too much: hardware KVM maps a page that is
+ * read first as writable, and logs that. So a copy of memory is compared besides: what changed was written for sure,
+ * by the guest or by the host on its behalf; what is logged and did not change was read first, or written with what
+ * was there. Where a KVM does not log, the comparison alone is the answer.
  */
 import { debugAids } from '#kvm/debug-probe.ts';
 import { type GuestMemory, pageBytes } from '#kvm/memory.ts';
@@ -18,47 +19,52 @@ export function dirtyMethod(wanted: DirtyMethod | 'as this host can'): DirtyMeth
 
 export interface DirtyPages {
   readonly method: DirtyMethod;
-  /** Guest-physical addresses of pages, lowest first: written since the last look. */
+  /** Guest-physical addresses of pages, lowest first: found since the last look. */
   readonly fresh: readonly number[];
-  /** Written since the machine was made. */
+  /** Found since the machine was made. */
   readonly all: readonly number[];
+  /** Of these, the pages that are other now than when the machine was made. */
+  readonly changed: readonly number[];
 }
+
+const sorted = (pages: Iterable<number>): number[] =>
+  [...pages].toSorted((a, b) => a - b).map((page) => page * pageBytes);
 
 export class DirtyTracker {
   readonly method: DirtyMethod;
   readonly #vm: Vm;
   readonly #memory: GuestMemory;
+  readonly #copy: Buffer;
   readonly #all = new Set<number>();
-  #copy: Buffer | undefined;
 
   /** Memory as it is now is clean. */
   constructor(vm: Vm, memory: GuestMemory, method: DirtyMethod) {
     this.method = method;
     this.#vm = vm;
     this.#memory = memory;
-    if (method === 'comparison with a copy') this.#copy = Buffer.from(memory.bytes);
+    this.#copy = Buffer.from(memory.bytes);
   }
 
   /** While no vCPU runs: what is written meanwhile comes with the next look. */
   look(): DirtyPages {
-    const fresh = this.#copy ? this.#differing(this.#copy) : this.#vm.takeDirtyPages(this.#memory);
-    for (const page of fresh) this.#all.add(page);
+    const changed = this.#changed();
+    const logged = this.method === 'dirty log' ? this.#vm.takeDirtyPages(this.#memory) : [];
+    const found = this.method === 'dirty log' ? logged : changed.filter((page) => !this.#all.has(page));
+    for (const page of found) this.#all.add(page);
     return {
       method: this.method,
-      fresh: fresh.map((page) => page * pageBytes),
-      all: [...this.#all].toSorted((a, b) => a - b).map((page) => page * pageBytes),
+      fresh: sorted(found),
+      all: sorted(this.#all),
+      changed: sorted(changed.filter((page) => this.#all.has(page))),
     };
   }
 
-  #differing(copy: Buffer): number[] {
+  #changed(): number[] {
     const { bytes } = this.#memory;
     const pages: number[] = [];
-    for (let at = 0; at < bytes.length; at += pageBytes) {
-      const now = bytes.subarray(at, at + pageBytes);
-      if (copy.subarray(at, at + pageBytes).equals(now)) continue;
-      copy.set(now, at);
-      pages.push(at / pageBytes);
-    }
+    for (let at = 0; at < bytes.length; at += pageBytes)
+      if (!this.#copy.subarray(at, at + pageBytes).equals(bytes.subarray(at, at + pageBytes)))
+        pages.push(at / pageBytes);
     return pages;
   }
 }
