@@ -41,7 +41,7 @@ function columns(out: Output): Column<Machine>[] {
 }
 
 export function renderMachine(machine: Machine, out: Output): string {
-  const runtime = machine.runtime ? describeRuntime(machine.runtime) : undefined;
+  const runtime = machine.runtime ? describeRuntime(machine.runtime, machine.driver) : undefined;
   const rate =
     machine.bytesPerSecond === null ? '' : `, at most ${formatSize(machine.bytesPerSecond)}/s each way`;
   // of a virtual machine they are the guest's own business
@@ -67,10 +67,14 @@ export function renderMachine(machine: Machine, out: Output): string {
 }
 
 /** In which words its speed is explained: nothing for a container, whose programs run as the host's own. */
-export function describeRuntime({ accelerator, startedFrom, note }: Runtime): string | undefined {
+function describeRuntime(
+  { accelerator, startedFrom, note }: Runtime,
+  driver: Machine['driver'],
+): string | undefined {
   if (accelerator === null) return undefined;
   const how = accelerator === 'kvm' ? 'virtualized (KVM)' : 'emulated (TCG)';
-  const from = startedFrom === 'template' ? 'from a template' : 'booted from its disk';
+  const booted = driver === 'micro' ? 'by our own hypervisor' : 'booted from its disk';
+  const from = startedFrom === 'template' ? 'from a template' : booted;
   return `${how}, ${from}${note === null ? '' : `: ${note}`}`;
 }
 
@@ -142,7 +146,11 @@ export const machineNew: Action = async ({ args, out, connect }) => {
   }
   await waitForJob(client, out, job.id);
   const machine = await client.getMachine({ params: { machine: id ?? name } });
-  out.result(machine, () => `${renderMachine(machine, out)}\nA shell in it: carrel machine exec ${name}`);
+  const next =
+    machine.driver === 'micro'
+      ? `How its run went: carrel machine inspect ${name}`
+      : `A shell in it: carrel machine exec ${name}`;
+  out.result(machine, () => `${renderMachine(machine, out)}\n${next}`);
   if (lines) out.note(`Its starter script: carrel script show ${name}`);
   return undefined;
 };
