@@ -189,3 +189,48 @@ test('several at once are all themselves', { skip }, async () => {
   assert.equal(new Set(facts.flatMap((text) => text.split('\n').slice(0, 3))).size, 9);
   await Promise.all(ids.map((id) => done(bed.machines.remove(anna, id))));
 });
+
+test(
+  'what was read of a program is still there when its machine has stopped, and after it has started again',
+  { skip },
+  async () => {
+    const id = await make('kept');
+    const started = (script: string) =>
+      bed.machines.createExec(anna, id, newExec.parse({ argv: ['sh', '-c', script], cwd: '/' }));
+    const [ended, cut, unread] = [
+      await started('echo done; exit 7'),
+      await started('echo begun; sleep 600'),
+      await started('echo nobody'),
+    ];
+    const textOf = async (exec: string): Promise<string> =>
+      Buffer.from((await bed.machines.execOutput(id, exec)).bytes).toString();
+    await until(
+      20_000,
+      'the first to end',
+      async () => (await bed.machines.getExec(id, ended.id)).end ?? undefined,
+      {
+        everyMs: 100,
+      },
+    );
+    await until(
+      20_000,
+      'the second to begin',
+      async () => ((await textOf(cut.id)) === 'begun\n' ? true : undefined),
+      {
+        everyMs: 100,
+      },
+    );
+    const check = async (): Promise<void> => {
+      assert.equal(await textOf(ended.id), 'done\n');
+      assert.deepEqual((await bed.machines.getExec(id, ended.id)).end, { kind: 'exited', status: 7 });
+      assert.equal(await textOf(cut.id), 'begun\n');
+      assert.deepEqual((await bed.machines.getExec(id, cut.id)).end, { kind: 'killed', reason: 'cancelled' });
+      await assert.rejects(textOf(unread.id), (error) => isCarrelError(error, 'gone'));
+    };
+    await done(bed.machines.stop(anna, id, { graceMs: 30_000 }));
+    await check();
+    await done(bed.machines.start(anna, id));
+    await check();
+    await done(bed.machines.remove(anna, id));
+  },
+);

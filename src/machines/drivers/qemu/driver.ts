@@ -11,6 +11,7 @@ import type { DriverHost } from '../table.ts';
 import { openConsole } from '../terminal.ts';
 import { createAcceleration } from './accelerator.ts';
 import { giveSerialPassword } from './agentless.ts';
+import { dropOutput, openOutput, saving } from './agent/saved.ts';
 import { createAgents } from './agents.ts';
 import { copyDisk, dropDiskSnapshot, makeDisk, restoreDisk, snapshotDisk } from './disk/disk.ts';
 import type { DiskFiles } from './disk/files.ts';
@@ -148,10 +149,17 @@ export function createQemuDriver(host: DriverHost): Driver {
     },
     async openExec({ directory }, execId) {
       if (execId === consoleName) return openConsole(directory);
-      refuseEnded(directory, execId);
-      return parts.agents.terminal(directory, (agent) => agent.attachKept(execId));
+      if (!isLocked(keptPaths(directory).lock)) return openOutput(directory, execId);
+      try {
+        const terminal = await parts.agents.terminal(directory, (agent) => agent.attachKept(execId));
+        return saving(directory, execId, terminal);
+      } catch (error) {
+        if (isCarrelError(error, 'gone')) return openOutput(directory, execId); // the machine has started anew
+        throw error;
+      }
     },
     async dropExec({ directory }, execId) {
+      await dropOutput(directory, execId);
       if (!isLocked(keptPaths(directory).lock)) return;
       // one that has just ended has taken the program along
       await parts.agents
@@ -169,12 +177,6 @@ export function createQemuDriver(host: DriverHost): Driver {
       await parts.store.abandon(id);
     },
   };
-}
-
-/** Programs and what they wrote live in the guest. */
-function refuseEnded(directory: string, execId: string): void {
-  if (isLocked(keptPaths(directory).lock)) return;
-  throw new CarrelError('gone', `the output of ${execId} is gone: it was in the machine, which does not run`);
 }
 
 /** They lead nowhere any more. */

@@ -1,0 +1,115 @@
+/**
+ * What was read of a program that goes on in a guest, kept in the machine's directory: the guest ends, and what the
+ * program wrote is asked for afterwards, as it is of a container's. The first and the last MiB, like everywhere.
+ *
+ *     execs/<id>    facts as JSON, filled up with spaces to one page; the first part; the last part
+ */
+import { mkdir, open, rm } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { z } from 'zod';
+import { CarrelError, errnoOf } from '#base/errors.ts';
+import { programEnd } from '#contract/schemas/machines.ts';
+import { writeFileAtomic } from '#host/files.ts';
+import type { Terminal } from '../../../driver.ts';
+
+const pageBytes = 4096;
+const partBytes = 1 << 20;
+const offset = z.int().nonnegative();
+
+const facts = z.strictObject({
+  total: offset,
+  /** Length of the first part, which begins with byte 0. */
+  head: offset.max(partBytes),
+  /** The last part is [tailFrom, total). */
+  tailFrom: offset,
+  /** null: nobody saw it. */
+  end: programEnd.nullable(),
+});
+
+const pathOf = (directory: string, id: string): string => join(directory, 'execs', id);
+
+/** Writes down what the terminal holds, in place of what was written before. */
+export async function saveOutput(directory: string, id: string, terminal: Terminal): Promise<void> {
+  const { total } = terminal.read(0, 0);
+  const first = terminal.read(0, partBytes);
+  const head = first.from === 0 ? first.bytes : new Uint8Array();
+  const last = terminal.read(Math.max(head.length, total - partBytes), partBytes);
+  const known = facts.parse({ total, head: head.length, tailFrom: last.from, end: terminal.end ?? null });
+  const page = Buffer.alloc(pageBytes, ' ');
+  page.write(JSON.stringify(known));
+  const path = pathOf(directory, id);
+  await mkdir(dirname(path), { recursive: true, mode: 0o700 });
+  await writeFileAtomic(path, Buffer.concat([page, head, last.bytes]));
+}
+
+/** Nothing happens if nothing is kept. */
+export async function dropOutput(directory: string, id: string): Promise<void> {
+  await rm(pathOf(directory, id), { force: true });
+}
+
+/** A terminal of what was written down; `gone` when that is nothing. The program has ended, as its machine has. */
+export async function openOutput(directory: string, id: string): Promise<Terminal> {
+  const bytes = await readAll(pathOf(directory, id));
+  if (!bytes)
+    throw new CarrelError(
+      'gone',
+      `the output of ${id} is gone: it was in the machine, and nobody had read it`,
+    );
+  const { total, head, tailFrom, end } = facts.parse(JSON.parse(bytes.toString('utf8', 0, pageBytes)));
+  const refuse = (): Promise<never> => Promise.reject(new CarrelError('gone', 'the program has ended'));
+  return {
+    read(from, maxBytes = partBytes) {
+      if (from < head) {
+        const to = Math.min(head, from + maxBytes);
+        return { total, from, bytes: bytes.subarray(pageBytes + from, pageBytes + to) };
+      }
+      const start = Math.min(total, Math.max(from, tailFrom));
+      const at = pageBytes + head + start - tailFrom;
+      return { total, from: start, bytes: bytes.subarray(at, at + Math.min(maxBytes, total - start)) };
+    },
+    watch: () => () => undefined,
+    write: refuse,
+    resize: () => Promise.resolve(),
+    end: end ?? { kind: 'killed', reason: 'cancelled' },
+    close: () => undefined,
+  };
+}
+
+async function readAll(path: string): Promise<Buffer | undefined> {
+  try {
+    await using file = await open(path, 'r');
+    return await file.readFile();
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return undefined;
+    throw error;
+  }
+}
+
+/** The same terminal; what it holds is written down when the program ends, and when it is closed. */
+export function saving(directory: string, id: string, terminal: Terminal): Terminal {
+  let saved = Promise.resolve();
+  let open = true;
+  const save = (): void => {
+    // output that cannot be kept is as lost as before; a directory that is gone needs none
+    saved = saved.then(() => saveOutput(directory, id, terminal)).catch(() => undefined);
+  };
+  const stop = terminal.watch(() => {
+    if (terminal.end !== undefined) save();
+  });
+  return {
+    read: (from, maxBytes) => terminal.read(from, maxBytes),
+    watch: (changed) => terminal.watch(changed),
+    write: (bytes) => terminal.write(bytes),
+    resize: (size) => terminal.resize(size),
+    get end() {
+      return terminal.end;
+    },
+    close() {
+      if (!open) return;
+      open = false;
+      stop();
+      save();
+      terminal.close();
+    },
+  };
+}
