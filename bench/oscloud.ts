@@ -1,10 +1,11 @@
 /**
  * GET /vm_list of the OS-Cloud routes, asked by one client, one request after the other, with 20 and with 1000 VMs.
  *
- *   node bench/oscloud.ts [--seconds 5] [--json]
+ *   node bench/oscloud.ts [--seconds 5] [--rounds 1] [--peer http://127.0.0.1:PORT]... [--json]
  *
  * The original (Flask, MariaDB, one connection per query) did 243-261 requests per second with 20 VMs and 63-76
- * with 1000 on two cores; the goal is ten times that. A whole cloud is started; the VMs are rows without
+ * with 1000 on two cores; the goal is ten times that. A peer is a server with the same route, for instance the original,
+ * on this host's loopback: it is asked in turns with ours, which has as many VMs then. A whole cloud is started; the VMs are rows without
  * processes, which is all that a list looks at. Each case is measured with one connection that is kept, and with
  * a new connection for each request, as curl does.
  */
@@ -23,7 +24,12 @@ import { startCloud } from '#test/harness/cloud.ts';
 import { quantile, report } from './measure.ts';
 
 const { values: options } = parseArgs({
-  options: { seconds: { type: 'string', default: '5' }, json: { type: 'boolean' } },
+  options: {
+    seconds: { type: 'string', default: '5' },
+    rounds: { type: 'string', default: '1' },
+    peer: { type: 'string', multiple: true },
+    json: { type: 'boolean' },
+  },
 });
 const seconds = Math.min(60, Number(options.seconds));
 const loader = fileURLToPath(new URL('load.ts', import.meta.url));
@@ -113,34 +119,77 @@ async function onNewConnections(url: URL): Promise<Figures> {
   };
 }
 
+/** What was measured of ours, several times. */
+interface Series {
+  readonly kept: Figures[];
+  readonly fresh: Figures[];
+}
+
+const median = (figures: readonly Figures[], key: keyof Figures): number =>
+  quantile(
+    figures.map((each) => each[key]),
+    0.5,
+  );
+
+async function lengthOf(url: URL): Promise<number> {
+  const listed: unknown = JSON.parse(await ask(url));
+  if (!Array.isArray(listed)) throw new Error(`${url.href} gives no list`);
+  return listed.length;
+}
+
+/** Other servers by the number of VMs that they list. They are on this host: load goes nowhere else. */
+async function readPeers(texts: readonly string[]): Promise<Map<number, URL>> {
+  const peers = new Map<number, URL>();
+  for (const text of texts) {
+    const peer = new URL('/vm_list', text);
+    if (!/^127\.|^\[::1\]$/.test(peer.hostname))
+      throw new Error(`${text} is not an address of this host's loopback`);
+    peers.set(await lengthOf(peer), peer);
+  }
+  return peers;
+}
+
+const peers = await readPeers(options.peer ?? []);
+const rounds = Math.max(1, Math.min(20, Number(options.rounds)));
+const goals: ReadonlyMap<number, number> = new Map([
+  [20, 2610],
+  [1000, 760],
+]);
 await using cloud = await startCloud({ osCloud: true });
 const { db } = cloud.store();
 const url = new URL(`${cloud.osCloud}/vm_list`);
-const rows = [];
+const rows: Record<string, string | number>[] = [];
 let there = 0;
-for (const [vms, peer, goal] of [
-  [20, '243-261', 2610],
-  [1000, '63-76', 760],
-] as const) {
+for (const vms of [...(peers.size > 0 ? peers : goals).keys()].sort((left, right) => left - right)) {
   await fill(db, there, vms);
   there = vms;
   await sleep(1200); // a list is remembered for a second at most
-  const listed: unknown = JSON.parse(await ask(url));
-  if (!Array.isArray(listed) || listed.length !== vms) throw new Error(`not all of ${vms} VMs are listed`);
-  for (const [connection, work] of [
-    ['kept', onOneConnection],
-    ['new for each', onNewConnections],
+  if ((await lengthOf(url)) !== vms) throw new Error(`not all of ${vms} VMs are listed`);
+  const [peer, goal] = [peers.get(vms), goals.get(vms)];
+  const ours: Series = { kept: [], fresh: [] };
+  const theirs: Figures[] = [];
+  for (let round = 0; round < rounds; round += 1) {
+    ours.kept.push(await onOneConnection(url));
+    ours.fresh.push(await onNewConnections(url)); // in turns: what else the host does slows both
+    // Flask's own server ends each connection after one answer
+    if (peer) theirs.push(await onNewConnections(peer));
+  }
+  for (const [connection, key] of [
+    ['kept', 'kept'],
+    ['new for each', 'fresh'],
   ] as const) {
-    const { perSecond, p50, p99 } = await work(url);
+    const perSecond = median(ours[key], 'perSecond');
+    const other = peer && key === 'fresh' ? median(theirs, 'perSecond') : undefined;
     rows.push({
       vms,
       connection,
       'requests/s': Math.round(perSecond),
-      'p50 ms': Number(p50.toFixed(2)),
-      'p99 ms': Number(p99.toFixed(2)),
-      'goal/s': goal,
-      'original/s': peer,
+      'p50 ms': Number(median(ours[key], 'p50').toFixed(2)),
+      'p99 ms': Number(median(ours[key], 'p99').toFixed(2)),
+      ...(goal !== undefined && { 'goal/s': goal }),
+      ...(peer && { 'peer/s': other ? Math.round(other) : '-' }),
+      ...(peer && { ratio: other ? Number((perSecond / other).toFixed(1)) : '-' }),
     });
   }
 }
-report('GET /vm_list, one client, one request after the other', rows);
+report(`GET /vm_list, one client, one request after the other; medians of ${rounds}`, rows);

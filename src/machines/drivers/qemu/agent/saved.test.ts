@@ -19,7 +19,7 @@ function terminalOf(bytes: number, end?: ProgramEnd): Terminal {
     transcript.add(at, piece);
   }
   return {
-    read: transcript.read,
+    read: (from, maxBytes) => transcript.read(from, maxBytes),
     watch: () => () => undefined,
     write: () => Promise.resolve(),
     resize: () => Promise.resolve(),

@@ -56,7 +56,6 @@ export async function openOutput(directory: string, id: string): Promise<Termina
       `the output of ${id} is gone: it was in the machine, and nobody had read it`,
     );
   const { total, head, tailFrom, end } = facts.parse(JSON.parse(bytes.toString('utf8', 0, pageBytes)));
-  const refuse = (): Promise<never> => Promise.reject(new CarrelError('gone', 'the program has ended'));
   return {
     read(from, maxBytes = partBytes) {
       if (from < head) {
@@ -68,7 +67,7 @@ export async function openOutput(directory: string, id: string): Promise<Termina
       return { total, from: start, bytes: bytes.subarray(at, at + Math.min(maxBytes, total - start)) };
     },
     watch: () => () => undefined,
-    write: refuse,
+    write: () => Promise.reject(new CarrelError('gone', 'the program has ended')),
     resize: () => Promise.resolve(),
     end: end ?? { kind: 'killed', reason: 'cancelled' },
     close: () => undefined,
