@@ -3,10 +3,10 @@ import type { Worker } from 'node:worker_threads';
 import { CarrelError } from '#base/errors.ts';
 import type { End } from './end.ts';
 
-/** A thread that has not begun by then never will. */
-const startMs = 30_000;
+/** A thread that has not begun by then never will. Where processors are emulated, loading its modules takes half a minute. */
+const startMs = 120_000;
 /** A kicked vCPU leaves KVM_RUN in microseconds, or its kernel is stuck. */
-const kickedMs = 5000;
+const kickedMs = 15_000;
 
 /**
  * Threads that run guests now. A process cannot exit while one of its threads is inside KVM_RUN, so whoever calls
@@ -47,10 +47,17 @@ export async function supervise<Message, Report>(
   const { promise, resolve, reject } = Promise.withResolvers<Report>();
   const timers = [setTimeout(() => reject(late()), startMs)];
   let why: End = { kind: 'stopped' };
+  let hasBegun = false;
+  let isKicked = false;
+  const expectEnd = (): void => {
+    if (hasBegun && isKicked) timers.push(setTimeout(() => reject(stuck()), kickedMs));
+  };
   const stop = (end: End): void => {
     why = end;
     kick();
-    timers.push(setTimeout(() => reject(stuck()), kickedMs));
+    isKicked = true;
+    // one that has not begun yet sees the kick when it does
+    expectEnd();
   };
   const onAbort = (): void => stop({ kind: 'stopped' });
   const onMessage = (message: Message): void => {
@@ -58,6 +65,8 @@ export async function supervise<Message, Report>(
     if (heard?.kind === 'ended') resolve(heard.report);
     else if (heard?.kind === 'began') {
       clearTimeout(timers[0]);
+      hasBegun = true;
+      expectEnd();
       timers.push(setTimeout(() => stop({ kind: 'time limit', ms: limitMs }), limitMs));
     }
   };

@@ -58,6 +58,8 @@ export interface VcpuReport {
 
 /** What a vCPU says while it runs. */
 export interface Listener {
+  /** The first instruction of a stretch comes now: all that is needed for it has been loaded. */
+  readonly began: () => void;
   /** What it prints, line by line. */
   readonly line: (text: string) => void;
   /** With `live`: exits since the last call, the newest at least. */
@@ -131,6 +133,7 @@ export class VcpuRun {
     };
 
     this.#kick = new Kick(kick);
+    this.#listener.began();
     this.#trace?.begin();
     const began = performance.now();
     try {

@@ -25,11 +25,11 @@ let run: VcpuRun | undefined;
 async function obey(message: ToVcpu): Promise<void> {
   if (message.kind === 'open')
     run = new VcpuRun(message.order, {
+      began: () => say({ kind: 'began' }),
       line: (text) => say({ kind: 'line', text }),
       exits: (batch) => say({ kind: 'exits', batch }),
     });
   else if (message.kind === 'go') {
-    say({ kind: 'began' });
     try {
       const report = await run?.go(message.kick, message.goal);
       if (report) say({ kind: 'ended', report });
