@@ -1,7 +1,8 @@
 /*
  * early: the first program of a virtual machine, /init of its RAM disk (src/images/disk/initramfs.ts). It loads what the
- * disk needs, mounts the root, gives a new machine what is its own, and hands over. One small program instead of a
- * shell: where the processor is emulated, each program that a shell starts costs some 20 ms.
+ * disk needs, mounts the root, gives a new machine what is its own, starts what somebody waits for (machine.c), and
+ * hands over. One small program instead of a shell: where the processor is emulated, each program that a shell starts
+ * costs some 20 ms.
  *
  *   /modules/virtio, /modules/ide   modules in the order of loading, one path per line
  *   /seed                           from the host, in a second archive; without it (a disk booted by hand) nothing is
@@ -15,10 +16,10 @@
  * initramfs: Documentation/filesystems/ramfs-rootfs-initramfs.rst
  */
 #define _GNU_SOURCE
+#include "early.h"
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,13 +29,14 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { PATH_BYTES = 4096, TEXT_BYTES = 1 << 16, WAIT_MS = 20000, STEP_MS = 10 };
+enum { TEXT_BYTES = 1 << 16, WAIT_MS = 20000, STEP_MS = 10 };
 
 static const char root[] = "/root";
-static const char identity[] = "/root/etc/carrel/identity";
+/* The machine's id, when it has not been on the disk before. */
+static char new_id[256];
 
 /* Says why, for whoever looks at the console, and switches the machine off: it would only wait for ever. */
-static _Noreturn void fail(const char *what) {
+_Noreturn void give_up(const char *what) {
   fprintf(stderr, "carrel: %s: %s\n", what, strerror(errno));
   sleep(1);
   reboot(RB_POWER_OFF);
@@ -42,7 +44,7 @@ static _Noreturn void fail(const char *what) {
 }
 
 /* At most size-1 bytes of a file and a NUL; -1 if there is none. */
-static ssize_t slurp(const char *path, char *text, size_t size) {
+ssize_t slurp(const char *path, char *text, size_t size) {
   int fd = open(path, O_RDONLY | O_CLOEXEC);
   ssize_t n = 0, got;
   if (fd < 0) return -1;
@@ -52,7 +54,7 @@ static ssize_t slurp(const char *path, char *text, size_t size) {
   return n;
 }
 
-static bool write_all(int fd, const char *data, size_t size) {
+bool write_all(int fd, const char *data, size_t size) {
   while (size > 0) {
     ssize_t n = write(fd, data, size);
     if (n < 0) return false;
@@ -61,14 +63,16 @@ static bool write_all(int fd, const char *data, size_t size) {
   return true;
 }
 
-/* The old file or the new one, also after a power cut. */
-static void replace(const char *path, const char *data, size_t size, mode_t mode, uid_t uid, gid_t gid) {
+bool replaced(const char *path, const char *data, size_t size, mode_t mode, uid_t uid, gid_t gid) {
   char new[PATH_BYTES];
   snprintf(new, sizeof new, "%s.carrel", path);
   unlink(new);
   int fd = open(new, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-  if (fd < 0 || !write_all(fd, data, size) || fchown(fd, uid, gid) || fchmod(fd, mode) || close(fd) || rename(new, path))
-    fail(path);
+  return fd >= 0 && write_all(fd, data, size) && !fchown(fd, uid, gid) && !fchmod(fd, mode) && !close(fd) && !rename(new, path);
+}
+
+static void replace(const char *path, const char *data, size_t size, mode_t mode, uid_t uid, gid_t gid) {
+  if (!replaced(path, data, size, mode, uid, gid)) give_up(path);
 }
 
 /* ---- modules ---- */
@@ -100,16 +104,16 @@ static void mount_root(void) {
     usleep(STEP_MS * 1000);
     disk = find_root();
   }
-  if (!disk) errno = ENODEV, fail("the first partition of /dev/vda or /dev/sda");
+  if (!disk) errno = ENODEV, give_up("the first partition of /dev/vda or /dev/sda");
   /* nobody zeroes unused inode tables in the background: each clone of a parked machine would do it again */
-  if (mount(disk, root, "ext4", MS_NOATIME, "noinit_itable")) fail(disk);
+  if (mount(disk, root, "ext4", MS_NOATIME, "noinit_itable")) give_up(disk);
 }
 
 /* ---- identity ---- */
 
 static void copy_file(const char *from, const char *to, const struct stat *s) {
   char *data = malloc(s->st_size + 1);
-  if (!data || slurp(from, data, s->st_size + 1) != s->st_size) fail(from);
+  if (!data || slurp(from, data, s->st_size + 1) != s->st_size) give_up(from);
   replace(to, data, s->st_size, s->st_mode & 07777, s->st_uid, s->st_gid);
   free(data);
 }
@@ -124,12 +128,12 @@ static void copy_tree(const char *from, const char *to) {
     if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..")) continue;
     int a = snprintf(source, sizeof source, "%s/%s", from, entry->d_name);
     int b = snprintf(target, sizeof target, "%s/%s", to, entry->d_name);
-    if (a >= PATH_BYTES || b >= PATH_BYTES) errno = ENAMETOOLONG, fail(from);
-    if (lstat(source, &s)) fail(source);
+    if (a >= PATH_BYTES || b >= PATH_BYTES) errno = ENAMETOOLONG, give_up(from);
+    if (lstat(source, &s)) give_up(source);
     if (S_ISREG(s.st_mode)) copy_file(source, target, &s);
     if (!S_ISDIR(s.st_mode)) continue;
     if ((mkdir(target, 0700) && errno != EEXIST) || chown(target, s.st_uid, s.st_gid) || chmod(target, s.st_mode & 07777))
-      fail(target);
+      give_up(target);
     copy_tree(source, target);
   }
   if (all) closedir(all);
@@ -140,13 +144,13 @@ static void set_password(const char *path, char *hash) {
   static char old[TEXT_BYTES], text[TEXT_BYTES + 512];
   struct stat s;
   hash[strcspn(hash, "\n")] = 0;
-  if (strpbrk(hash, ":") || stat(path, &s) || slurp(path, old, sizeof old) < 0) fail(path);
+  if (strpbrk(hash, ":") || stat(path, &s) || slurp(path, old, sizeof old) < 0) give_up(path);
   char *line = strncmp(old, "root:", 5) ? strstr(old, "\nroot:") : old;
-  if (!line) errno = ENOENT, fail("root in /etc/shadow");
+  if (!line) errno = ENOENT, give_up("root in /etc/shadow");
   char *field = strchr(line, ':') + 1, *end = strchr(field, ':');
-  if (!end) errno = EINVAL, fail(path);
+  if (!end) errno = EINVAL, give_up(path);
   int n = snprintf(text, sizeof text, "%.*s%s%s", (int)(field - old), old, hash, end);
-  if (n >= (int)sizeof text) errno = EFBIG, fail(path);
+  if (n >= (int)sizeof text) errno = EFBIG, give_up(path);
   replace(path, text, n, s.st_mode & 07777, s.st_uid, s.st_gid);
 }
 
@@ -154,16 +158,11 @@ static void apply_seed(void) {
   char id[256], known[256] = "", text[512];
   ssize_t n = slurp("/seed/id", id, sizeof id);
   if (n < 0) return;
-  slurp(identity, known, sizeof known);
+  slurp("/root/etc/carrel/identity", known, sizeof known);
   if (strcmp(id, known)) {
     copy_tree("/seed/once", root);
     if (slurp("/seed/password", text, sizeof text) >= 0) set_password("/root/etc/shadow", text);
-    /* the mark means that all of it is there, also after a power cut */
-    int fd = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0 || syncfs(fd)) fail("sync");
-    close(fd);
-    mkdir("/root/etc/carrel", 0755);
-    replace(identity, id, n, 0644, 0, 0);
+    strcpy(new_id, id);
   }
   copy_tree("/seed/always", root);
   n = slurp("/seed/random", text, sizeof text);
@@ -190,37 +189,38 @@ static void empty_tree(int above, const char *name, dev_t device) {
   else if (fd >= 0) close(fd);
 }
 
-/* /sbin/carrel-init, or what the kernel's command line says: init=PROGRAM. */
-static const char *next_program(void) {
-  static char line[PATH_BYTES];
-  const char *program = "/sbin/carrel-init";
-  if (slurp("/proc/cmdline", line, sizeof line) < 0) return program;
+/* What the kernel's command line says, init=PROGRAM; NULL: nothing. */
+static const char *wanted_program(char *line) {
+  const char *program = NULL;
   for (char *word = strtok(line, " \n"); word; word = strtok(NULL, " \n"))
     if (!strncmp(word, "init=", 5)) program = word + 5;
   return program;
 }
 
 static _Noreturn void hand_over(void) {
-  const char *program = next_program();
+  static char line[PATH_BYTES], words[PATH_BYTES];
+  if (slurp("/proc/cmdline", line, sizeof line) < 0) give_up("/proc/cmdline");
+  const char *program = wanted_program(strcpy(words, line));
   static const char *const moved[] = { "/dev", "/proc", "/sys" };
   struct stat s;
   for (size_t i = 0; i < sizeof moved / sizeof *moved; i++) {
     char target[32];
     snprintf(target, sizeof target, "%s%s", root, moved[i]);
-    if (mount(moved[i], target, NULL, MS_MOVE, NULL)) fail(target);
+    if (mount(moved[i], target, NULL, MS_MOVE, NULL)) give_up(target);
   }
-  if (chdir(root) || lstat("/", &s)) fail(root);
+  if (chdir(root) || lstat("/", &s)) give_up(root);
   empty_tree(AT_FDCWD, "/", s.st_dev);
-  if (mount(".", "/", NULL, MS_MOVE, NULL) || chroot(".") || chdir("/")) fail(root);
+  if (mount(".", "/", NULL, MS_MOVE, NULL) || chroot(".") || chdir("/")) give_up(root);
+  if (!program) program = prepare_machine(new_id, strstr(line, "carrel.online") != NULL);
   execl(program, program, (char *)NULL);
-  fail(program);
+  give_up(program);
 }
 
 int main(void) {
   if (getpid() != 1) return fputs("early: only a kernel starts this program\n", stderr), 2;
-  if (mount("dev", "/dev", "devtmpfs", MS_NOSUID, "mode=755")) fail("/dev");
-  if (mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL)) fail("/proc");
-  if (mount("sys", "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL)) fail("/sys");
+  if (mount("dev", "/dev", "devtmpfs", MS_NOSUID, "mode=755")) give_up("/dev");
+  if (mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL)) give_up("/proc");
+  if (mount("sys", "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL)) give_up("/sys");
   load("/modules/virtio");
   mount_root();
   apply_seed();

@@ -41,6 +41,22 @@ test('a machine has no devices but those that are named, and QEMU is confined', 
   assert.deepEqual(valuesOf(qemuArguments({ ...facts, accelerator: 'kvm' }), '-accel'), ['kvm']);
 });
 
+/** What an emulated processor changes. */
+const timer = (more: Partial<QemuFacts>): unknown[] => {
+  const argv = qemuArguments({ ...facts, ...more });
+  return [
+    /hpet=\w+/.exec(valuesOf(argv, '-machine').join())?.[0],
+    /( mitigations=off)?( nolapic_timer)?$/.exec(valuesOf(argv, '-append').join())?.[0],
+  ];
+};
+
+test('the timer whose frequency must be measured is left out where one emulated processor has another', () => {
+  assert.deepEqual(timer({ vcpus: 1 }), ['hpet=on', ' mitigations=off nolapic_timer']);
+  assert.deepEqual(timer({ vcpus: 2 }), ['hpet=off', ' mitigations=off']);
+  assert.deepEqual(timer({ vcpus: 1, boot: null }), ['hpet=off', '']);
+  assert.deepEqual(timer({ vcpus: 1, accelerator: 'kvm' }), ['hpet=off', '']);
+});
+
 test('the formats of the disk are stated, only the uppermost layer is written, and headers name nothing', () => {
   const layers = valuesOf(qemuArguments(facts), '-blockdev').map((text): unknown => JSON.parse(text));
   assert.deepEqual(layers, [

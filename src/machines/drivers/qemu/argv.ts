@@ -95,18 +95,38 @@ function memoryArguments({ memory, memoryBytes }: Pick<QemuFacts, 'memory' | 'me
   ];
 }
 
+/**
+ * Emulated, string instructions go byte by byte, so the guest must not take them for the fastest way to clear a page
+ * (ERMS): by words a boot is a tenth shorter.
+ */
+const processors: Readonly<Record<Accelerator, string>> = { kvm: 'max', tcg: 'max,-erms' };
+
+/**
+ * What an emulated processor changes for the kernel. It lets no program of the guest speculate, so nothing needs to be
+ * done against that. And the timer: of the HPET the frequency is known, where that of the local APIC is measured for a
+ * tenth of a second at each boot (calibrate_APIC_clock in arch/x86/kernel/apic/apic.c); but several processors need a
+ * timer each, and KVM's APIC is the host kernel's own.
+ */
+function tuned({ accelerator, vcpus, boot }: Pick<QemuFacts, 'accelerator' | 'vcpus' | 'boot'>) {
+  if (accelerator === 'kvm' || !boot) return { hpet: 'off', append: '' };
+  return vcpus > 1
+    ? { hpet: 'off', append: ' mitigations=off' }
+    : { hpet: 'on', append: ' mitigations=off nolapic_timer' };
+}
+
 /** The arguments, without the program's name. */
 export function qemuArguments(facts: QemuFacts): string[] {
   const { name, accelerator, vcpus, memory, boot, cloudInit, network, mac, qmpFd, agentFd, incoming } = facts;
+  const { hpet, append } = tuned(facts);
   const rows = [
     ['-name', value(name)],
     ['-nodefaults', '-no-user-config', '-display', 'none', '-vga', 'none'],
     ['-sandbox', sandbox],
-    ['-machine', `q35,usb=off,vmport=off,hpet=off${memory ? ',memory-backend=ram' : ''}`],
+    ['-machine', `q35,usb=off,vmport=off,hpet=${hpet}${memory ? ',memory-backend=ram' : ''}`],
     ['-accel', accelerator === 'kvm' ? 'kvm' : `tcg,tb-size=${translationMiB}`],
-    ['-cpu', 'max', '-smp', String(vcpus)],
+    ['-cpu', processors[accelerator], '-smp', String(vcpus)],
     memoryArguments(facts),
-    boot ? ['-kernel', boot.kernel, '-initrd', boot.initrd, '-append', boot.append] : [],
+    boot ? ['-kernel', boot.kernel, '-initrd', boot.initrd, '-append', `${boot.append}${append}`] : [],
     diskArguments(facts.disk),
     [
       '-netdev',

@@ -151,7 +151,7 @@ export function personalFiles({ hostname, machineId, authorizedKeys, hostKey }: 
   ];
 }
 
-/** Written at every boot: an address is the host's to give. Read by /sbin/carrel-init. */
+/** Written at every boot: an address is the host's to give. Read by src/native/early/machine.c. */
 export function networkFile({ network }: Identity): IdentityFile {
   const { mac, address, prefix, gateway, dns } = network;
   const lines = [
