@@ -21,7 +21,7 @@ import { readKernel } from '#vmm/linux/read-kernel.ts';
 
 const MiB = 2 ** 20;
 /** A loaded machine whose KVM emulates. */
-const bootMs = 420_000;
+const bootMs = 900_000;
 const commandLine =
   'console=ttyS0 earlyprintk=serial i8042.nokbd reboot=t panic=1 print-fatal-signals=1 pci=off';
 
@@ -124,6 +124,15 @@ suite('the small kernel', { skip: withoutKvm }, () => {
       return undefined;
     },
   );
+
+  test('as many processors come up as the machine has', { timeout: 1_200_000 }, async (context) => {
+    if (place === '') return context.skip(missing);
+    const kernel = readKernel(await readFile(join(place, 'vmlinux')));
+    const { text } = await boot({ kernel, memory: 128 * MiB, vcpus: 2 }, /Brought up .*CPU/);
+    assert.match(text, /found SMP MP-table at \[mem 0x000f0000/);
+    assert.match(text, /Brought up 1 node, 2 CPUs/);
+    return undefined;
+  });
 
   for (const file of ['bzImage', 'vmlinux'])
     test(
