@@ -89,11 +89,12 @@ async function saveVersion(
 }
 
 /** What the row keeps of the rubric, so that queries need not open the folder. */
-function summaryOf({ points, run, image, checks }: LabDefinition): unknown {
+function summaryOf({ points, run, image, machine, checks }: LabDefinition): unknown {
   return {
     points,
     run,
     image,
+    machine,
     checks: checks.map(({ id, title, points, visibility }) => ({ id, title, points, visibility })),
   };
 }
@@ -149,12 +150,13 @@ export async function changeLab(
     if (!old) throw new CarrelError('not_found', `lab ${labId} does not exist`);
     allow(old.etag);
     const now = new Date();
-    const { released, dueAt, published, lateRule } = change;
+    const { released, ready, dueAt, published, lateRule } = change;
     const changed = await tx
       .updateTable('labs')
       .set({
         etag: old.etag + 1,
         ...(released !== undefined && { released_at: released ? (old.released_at ?? now) : null }),
+        ...(ready !== undefined && { ready }),
         ...(dueAt !== undefined && { due_at: dueAt === null ? null : new Date(dueAt) }),
         ...(published !== undefined && { published_at: published ? (old.published_at ?? now) : null }),
         ...(lateRule !== undefined && { late_rule: json<unknown>(lateRule) }),

@@ -45,6 +45,10 @@ export function showLab(row: LabRow, treeHash: string, definition: LabDefinition
     points: definition.points,
     run: definition.run,
     image: definition.image,
+    machine:
+      definition.run === 'machine'
+        ? { driver: definition.machine.driver, ready: row.ready ?? definition.machine.ready }
+        : null,
     summary: definition.summary,
     files: definition.submit.files.map(({ pattern, required, maxSize }) => ({
       pattern,

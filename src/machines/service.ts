@@ -69,7 +69,7 @@ export interface MachinesOptions {
   /** Adopt, correct and sweep, now and every few seconds: one process per cloud does, the daemon. */
   readonly reconciles?: boolean;
   readonly reconcileEveryMs?: number;
-  /** Virtual machines that had to boot leave a template behind for the next ones, unless told otherwise. */
+  /** Virtual machines that had to boot leave a template behind for the next ones, and some wait for labs, as told here. */
   readonly templates?: Partial<UpkeepOptions>;
   /** The kinds of machines; all there are unless given. */
   readonly drivers?: (host: DriverHost) => Drivers;

@@ -10,6 +10,7 @@ import { join } from 'node:path';
 import { CarrelError } from '#base/errors.ts';
 import type { Logger } from '#base/log.ts';
 import { openLabFolders, type LabFolders } from '#classroom/folders.ts';
+import { labPools } from '#classroom/lab-machines.ts';
 import { defineRegradeJob } from '#classroom/regrades.ts';
 import { fabricEnvironment } from '#fabric/environment.ts';
 import { freshVm } from '#grading/fresh-vm.ts';
@@ -125,7 +126,10 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
         instance: cloud,
         log,
         reconciles,
-        templates: { automatic: process.env['CARREL_AUTOPARK'] !== 'no' },
+        templates: {
+          automatic: process.env['CARREL_AUTOPARK'] !== 'no',
+          pools: () => labPools(db),
+        },
       });
       const worker = createWorker({ store, jobs: service.jobs, slots: MACHINE_SLOTS, pollMs: POLL_MS, log });
       return { service, worker, fabric };

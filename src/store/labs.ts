@@ -27,6 +27,8 @@ export interface LabTable {
   late_rule: NullableJson<unknown>;
   /** Students see the lab from here on. */
   released_at: Nullable<Date>;
+  /** Machines that shall wait for students; null: as many as the lab says itself. */
+  ready: Nullable<number>;
   /** Marks (and checks hidden until then) are shown from here on. */
   published_at: Nullable<Date>;
   etag: Defaulted<number>;

@@ -10,6 +10,7 @@ import * as reach from './migrations/0006_reach.ts';
 import * as templates from './migrations/0007_templates.ts';
 import * as parking from './migrations/0008_parking.ts';
 import * as guests from './migrations/0009_guests.ts';
+import * as labPools from './migrations/0010_lab_pools.ts';
 import type { Db } from './schema.ts';
 
 /** In order; the name of a released migration never changes. */
@@ -23,6 +24,7 @@ const migrations: Readonly<Record<string, Migration>> = {
   '0007_templates': templates,
   '0008_parking': parking,
   '0009_guests': guests,
+  '0010_lab_pools': labPools,
 };
 const names = Object.keys(migrations);
 

@@ -25,12 +25,25 @@ export interface TemplateTable {
   state: Defaulted<TemplateState>;
   failure: NullableJson<StoredError>;
   bytes: Nullable<number>;
+  /** Copies that shall wait because somebody asked for them. */
   ready_target: Defaulted<number>;
+  /** And because labs are made of it; null: none is. */
+  pool_target: Nullable<number>;
   requested_by: Nullable<string>;
   last_used_at: Nullable<Date>;
   created_at: CreatedAt;
 }
 export type Template = Selectable<TemplateTable>;
+
+/** How many copies shall wait, as far as the host has room. */
+export const targetOf = ({
+  ready_target: asked,
+  pool_target: pool,
+}: Pick<Template, 'ready_target' | 'pool_target'>): number => asked + (pool ?? 0);
+
+/** Somebody wants it: it makes no room for others. */
+export const isWanted = ({ kept, pool_target: pool }: Pick<Template, 'kept' | 'pool_target'>): boolean =>
+  kept || pool !== null;
 
 export interface SpareTable {
   id: Fact<string>;

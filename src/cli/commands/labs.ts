@@ -1,6 +1,6 @@
 /** Labs in a course. */
 import { resolve } from 'node:path';
-import type { LabChange } from '#contract/schemas/labs.ts';
+import type { Lab, LabChange } from '#contract/schemas/labs.ts';
 import { formatSize } from '#base/units.ts';
 import { collectFiles, pack, unpack } from '../archive.ts';
 import { parseInstant } from '../instant.ts';
@@ -68,7 +68,7 @@ export const labShow: Action = async ({ args, out, connect }) => {
       `${out.paint('bold', lab.title)}  (${lab.name}, ${lab.id}, version ${lab.version})`,
       ...(lab.summary === '' ? [] : ['', lab.summary.trim()]),
       '',
-      `runs in     a ${lab.run} of ${lab.image}`,
+      `runs in     ${placeOf(lab)}`,
       `due         ${lab.dueAt ?? 'never'}${lab.released ? '' : ' (not released)'}`,
       `marks       ${lab.publishedAt ? `published ${lab.publishedAt}` : 'not published'}`,
       'hand in',
@@ -85,6 +85,11 @@ export const labShow: Action = async ({ args, out, connect }) => {
   return undefined;
 };
 
+function placeOf({ run, image, machine }: Lab): string {
+  if (machine?.driver !== 'qemu') return `a ${run} of ${image}`;
+  return `a virtual machine of ${image}, ${machine.ready} waiting for students`;
+}
+
 async function change(
   { args, out, connect }: Context,
   body: LabChange,
@@ -100,7 +105,12 @@ async function change(
 export const labRelease: Action = (context) =>
   context.args.flag('undo')
     ? change(context, { released: false }, 'hidden from students.')
-    : change(context, { released: true }, 'students see it now.');
+    : change(context, { released: true, ...readyOf(context) }, 'students see it now.');
+
+function readyOf({ args }: Context): Pick<LabChange, 'ready'> {
+  const ready = args.number('ready');
+  return ready === undefined ? {} : { ready };
+}
 
 export const labPublish: Action = (context) =>
   context.args.flag('undo')

@@ -79,7 +79,7 @@ function describeRuntime(
 }
 
 /** The public keys in files as ssh-keygen writes them; lines that are empty or comments do not count. */
-async function keysOf(files: readonly string[]): Promise<string[]> {
+export async function keysOf(files: readonly string[]): Promise<string[]> {
   const keys: string[] = [];
   for (const file of files) {
     const lines = (await readFile(file, 'utf8')).split('\n').map((line) => line.trim());

@@ -58,9 +58,18 @@ export const labCommands: readonly CommandSpec[] = [
     path: 'lab release',
     doc: 'let students see a lab; --undo hides it again',
     arguments: [lab],
-    options: [{ flags: '--undo', doc: 'hide it again' }],
+    options: [
+      { flags: '--undo', doc: 'hide it again' },
+      {
+        flags: '--ready <n>',
+        doc: 'virtual machines that shall wait for students, ready to be used (as the lab says)',
+      },
+    ],
     remote: true,
-    examples: [{ line: 'carrel lab release reach-number', doc: 'open it' }],
+    examples: [
+      { line: 'carrel lab release reach-number', doc: 'open it' },
+      { line: 'carrel lab release boot-service --ready 4', doc: 'before an hour in which all begin' },
+    ],
     load: async () => (await import('../commands/labs.ts')).labRelease,
   },
   {
@@ -85,6 +94,28 @@ export const labCommands: readonly CommandSpec[] = [
       { line: 'carrel lab publish reach-number', doc: 'students see checks that wait for publication' },
     ],
     load: async () => (await import('../commands/labs.ts')).labPublish,
+  },
+  {
+    path: 'lab open',
+    doc: 'open your machine for a lab: the one you have, or a new one',
+    more: 'A machine as the lab describes it, which is yours; the staff of the course see it. Once made, it stays until you\nremove it: carrel machine rm.',
+    arguments: [lab],
+    options: [
+      { flags: '--name <name>', doc: 'what a new one is called (as the lab)' },
+      {
+        flags: '--ssh-key <file>',
+        doc: 'a public key that opens root’s account',
+        many: true,
+        complete: 'file',
+      },
+      { flags: '--no-wait', doc: 'return at once' },
+    ],
+    remote: true,
+    examples: [
+      { line: 'carrel lab open boot-service', doc: 'and say how to get in' },
+      { line: 'carrel lab open os-2026/boot-service --ssh-key ~/.ssh/id_ed25519.pub', doc: 'by ssh, too' },
+    ],
+    load: async () => (await import('../commands/lab-open.ts')).labOpen,
   },
   {
     path: 'lab start-files',

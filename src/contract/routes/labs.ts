@@ -7,6 +7,7 @@ import {
   lab,
   labChange,
   newRegrade,
+  openLabMachine,
   regrade,
   submission,
   submissionQuery,
@@ -62,6 +63,15 @@ export const labRoutes = {
     doc: 'The start files, as a tar archive',
     access: 'course:member',
     replyBytes: 'application/x-tar',
+  },
+  openLabMachine: {
+    method: 'POST',
+    path: '/v1/labs/{lab}/machine',
+    doc: 'Open your own machine for a lab: the one you have, started if need be, or a new one',
+    access: 'course:member',
+    body: openLabMachine,
+    reply: accepted,
+    status: 202,
   },
   submit: {
     method: 'POST',

@@ -1,6 +1,8 @@
 /** Labs, submissions, grades and regrades. */
 import { z } from 'zod';
 import { bytes, id, line, name, page, time } from './common.ts';
+import { sshKeys } from './keys.ts';
+import { driverName } from './machines.ts';
 
 /** When a student sees a check and its result (the words are Gradescope's). */
 export const visibility = z.enum(['hidden', 'after_due_date', 'after_published', 'visible']);
@@ -26,6 +28,8 @@ export const lab = z.strictObject({
   points: z.number(),
   run: z.enum(['sandbox', 'machine']),
   image: name,
+  /** With `run: machine`: its kind, and how many wait for students. */
+  machine: z.strictObject({ driver: driverName, ready: z.int().min(0) }).nullable(),
   summary: z.string(),
   /** What a student hands in. */
   files: z.array(z.strictObject({ pattern: z.string(), required: z.boolean(), maxBytes: bytes })),
@@ -40,12 +44,23 @@ export type Lab = z.infer<typeof lab>;
 
 export const labChange = z.strictObject({
   released: z.boolean().optional(),
+  /** How many of its virtual machines shall wait for students; null: as the lab says itself. */
+  ready: z.int().min(0).max(8).nullable().optional(),
   dueAt: time.nullable().optional(),
   /** True publishes the marks now; false takes them back. */
   published: z.boolean().optional(),
   lateRule: lateRule.optional(),
 });
 export type LabChange = z.infer<typeof labChange>;
+
+/** The caller's own machine for a lab. */
+export const openLabMachine = z.strictObject({
+  /** Unless given: the lab's. */
+  name: name.optional(),
+  /** Who may come in as root by ssh. */
+  sshKeys: sshKeys.default([]),
+});
+export type OpenLabMachine = z.infer<typeof openLabMachine>;
 
 /** The receipt: what was handed in and when. It never changes again. */
 export const submission = z.strictObject({

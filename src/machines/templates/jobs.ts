@@ -13,6 +13,7 @@ import {
   insertSpare,
   type Spare,
   selectTemplate,
+  targetOf,
   type Template as Row,
 } from '#store/templates.ts';
 import type { Cloud } from '../cloud.ts';
@@ -140,7 +141,7 @@ async function fill(cloud: Cloud, context: JobContext, templateId: string): Prom
     context.signal.throwIfAborted();
     const row = await selectTemplate(cloud.db, templateId);
     const { of: waiting, all } = await countSpares(cloud, templateId);
-    if (row.state !== 'ready' || waiting >= row.ready_target || all >= maxSpares) return { waiting };
+    if (row.state !== 'ready' || waiting >= targetOf(row) || all >= maxSpares) return { waiting };
     const spare = await transaction(cloud.db, (tx) => insertSpare(tx, templateId, 'spare'));
     try {
       await driver.preload(earlySpec(cloud, row, spare));

@@ -11,7 +11,7 @@ import { transaction } from '#store/database.ts';
 import { insertEvent } from '#store/events.ts';
 import type { Job } from '#store/jobs.ts';
 import type { Db } from '#store/schema.ts';
-import { insertTemplate, selectTemplate, type Template as Row } from '#store/templates.ts';
+import { insertTemplate, isWanted, selectTemplate, type Template as Row } from '#store/templates.ts';
 import { type Cloud, driverNamed } from '../cloud.ts';
 import { imageKindOf, type RequireImage } from '../requests.ts';
 import { limitsToStore } from '../rows.ts';
@@ -29,6 +29,8 @@ export const maxTemplates = 16;
 export interface ParkOptions extends RequestInfo {
   /** Somebody asked for it: it stays until it is removed. */
   readonly kept: boolean;
+  /** Labs are made of it, and want so many to wait. */
+  readonly pool?: number | undefined;
   readonly priority?: number;
 }
 
@@ -42,7 +44,7 @@ export async function requestPark(
     limits: { cpus, memoryBytes },
     ready,
   }: NewTemplate & { limits: { cpus: number; memoryBytes: number } },
-  { kept, priority = 0, requestId }: ParkOptions,
+  { kept, pool, priority = 0, requestId }: ParkOptions,
 ): Promise<ParkAccepted> {
   const image = await requireImage(name, { kind: imageKindOf[templateDriverName] });
   refuseWithoutAgent(image);
@@ -74,6 +76,7 @@ export async function requestPark(
       .set({
         kept: row.kept || kept,
         ready_target: ready ?? row.ready_target,
+        ...(pool !== undefined && { pool_target: pool }),
         ...(row.state === 'ready' ? {} : { state: 'making' as const, failure: null }),
       })
       .where('id', '=', row.id)
@@ -117,12 +120,12 @@ function refuseWithoutAgent({ name, disk }: Image): void {
 async function refuseMore(db: Db): Promise<void> {
   const rows = await db
     .selectFrom('vm_templates')
-    .select(['id', 'kept', 'state'])
+    .select(['id', 'kept', 'pool_target', 'state'])
     .where('state', '<>', 'stale')
     .orderBy(sql`coalesce(last_used_at, created_at)`)
     .execute();
   if (rows.length < maxTemplates) return;
-  const oldest = rows.find((row) => !row.kept && row.state !== 'making');
+  const oldest = rows.find((row) => !isWanted(row) && row.state !== 'making');
   if (!oldest)
     throw new CarrelError('no_capacity', `there are ${rows.length} templates already`, {
       hint: 'remove one that is not needed: carrel template rm',
@@ -134,7 +137,7 @@ async function refuseMore(db: Db): Promise<void> {
 export async function markStale(db: Db, id: string): Promise<void> {
   await db
     .updateTable('vm_templates')
-    .set({ state: 'stale', key: null, ready_target: 0 })
+    .set({ state: 'stale', key: null, ready_target: 0, pool_target: null })
     .where('id', '=', id)
     .execute();
 }

@@ -2,7 +2,7 @@
 import { CarrelError } from '#base/errors.ts';
 import type { Limits } from '#contract/schemas/machines.ts';
 import type { Template as View } from '#contract/schemas/templates.ts';
-import { selectTemplates, type Template as Row } from '#store/templates.ts';
+import { selectTemplates, targetOf, type Template as Row } from '#store/templates.ts';
 import type { Db } from '#store/schema.ts';
 import type { Cloud } from '../cloud.ts';
 import { limitsOf } from '../rows.ts';
@@ -52,7 +52,7 @@ function viewOf(row: Row, waiting: number): View {
     },
     kept: row.kept,
     bytes: row.bytes,
-    ready: row.ready_target,
+    ready: targetOf(row),
     waiting,
     lastUsedAt: row.last_used_at?.toISOString() ?? null,
     createdAt: row.created_at.toISOString(),

@@ -33,7 +33,7 @@ interface ParkLimits {
 /** How often what changes seldom is looked at. */
 const thoroughEveryMs = 60_000;
 
-const defaults: UpkeepOptions = { automatic: true, maxBytes: 8 * 2 ** 30 };
+const defaults: UpkeepOptions = { automatic: true, maxBytes: 8 * 2 ** 30, pools: async () => [] };
 
 export function openTemplates(
   cloud: Cloud,

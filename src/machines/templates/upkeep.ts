@@ -8,13 +8,21 @@ import { isCarrelError, messageOf } from '#base/errors.ts';
 import { enqueue } from '#jobs/queue.ts';
 import { json } from '#store/columns.ts';
 import type { StoredError } from '#store/jobs.ts';
-import { selectSpares, selectTemplates, type Spare, type Template as Row } from '#store/templates.ts';
+import {
+  isWanted,
+  selectSpares,
+  selectTemplates,
+  type Spare,
+  targetOf,
+  type Template as Row,
+} from '#store/templates.ts';
 import type { Cloud } from '../cloud.ts';
 import { limitsOf, configOf } from '../rows.ts';
 import { imageKindOf, type RequireImage } from '../requests.ts';
 import { excessOf, speaksFor } from './choice.ts';
 import { discard } from './jobs.ts';
 import { fillJob } from './kinds.ts';
+import { keepPools, type Pool } from './pools.ts';
 import { markStale, maxTemplates, requestPark } from './requests.ts';
 import { fillKey, limitsOfTemplate, parkKey, templateDriver, templateDriverName } from './rows.ts';
 
@@ -23,6 +31,8 @@ export interface UpkeepOptions {
   readonly automatic: boolean;
   /** Of all templates together on the host's disk. */
   readonly maxBytes: number;
+  /** What the labs want to wait. */
+  readonly pools: () => Promise<readonly Pool[]>;
 }
 
 /** Below the work that people wait for. */
@@ -50,10 +60,11 @@ export async function keepTemplates(
   const rows = await selectTemplates(cloud.db);
   const spares = await selectSpares(cloud.db);
   if (thorough) await findStale(cloud, requireImage, rows, options);
+  await keepPools(cloud, requireImage, await options.pools());
   await endLost(cloud, rows, spares, { thorough });
   const stale = rows.filter(({ state }) => state === 'stale');
   if (stale.length > 0 || thorough) await collect(cloud);
-  await refill(cloud, rows, spares);
+  await refill(cloud, await selectTemplates(cloud.db), spares);
   if (options.automatic) await parkBooted(cloud, requireImage, rows);
 }
 
@@ -96,7 +107,8 @@ async function findStale(
     if (row.kept) await again(cloud, requireImage, row);
   }
   const ready = (await selectTemplates(cloud.db)).filter(({ state }) => state === 'ready');
-  for (const { id } of excessOf(ready, maxBytes)) await markStale(cloud.db, id);
+  const weighed = ready.map((row) => ({ ...row, kept: isWanted(row) }));
+  for (const { id } of excessOf(weighed, maxBytes)) await markStale(cloud.db, id);
 }
 
 /**
@@ -162,7 +174,9 @@ async function endLost(
 }
 
 async function refill(cloud: Cloud, rows: readonly Row[], spares: readonly Spare[]): Promise<void> {
-  for (const { id, state, ready_target: target } of rows) {
+  for (const row of rows) {
+    const { id, state } = row;
+    const target = targetOf(row);
     const waiting = spares.filter(({ template_id: of, purpose }) => of === id && purpose === 'spare');
     for (const { id: spare } of waiting.slice(target).filter((each) => each.state === 'ready'))
       if (await claim(cloud, spare)) await discard(cloud, spare);
@@ -201,7 +215,7 @@ async function askedFor({ db }: Cloud, key: string): Promise<Date | undefined> {
 
 /** One at a time: what a machine has booted from and could have been copied. */
 async function parkBooted(cloud: Cloud, requireImage: RequireImage, rows: readonly Row[]): Promise<void> {
-  const fixed = rows.filter(({ kept, state }) => kept && state !== 'stale');
+  const fixed = rows.filter((row) => isWanted(row) && row.state !== 'stale');
   if (fixed.length >= maxTemplates || rows.some(({ state }) => state === 'making')) return;
   const machines = await cloud.db
     .selectFrom('machines')

@@ -108,6 +108,7 @@ const expected: Readonly<Record<Operation, Line>> = {
   getLab: members,
   changeLab: instructors,
   getLabStart: members,
+  openLabMachine: members,
   submit: members,
   listSubmissions: members,
   getSubmission: notOfClassmates,

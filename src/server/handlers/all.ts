@@ -52,7 +52,7 @@ export function createHandlers(
     ...systemHandlers({ store, feed, health }),
     ...peopleHandlers({ db, authenticator }),
     ...courseHandlers({ db }),
-    ...labHandlers({ db, folders, blobs }),
+    ...labHandlers({ db, folders, blobs, machines }),
     ...machineHandlers({ db, views, machines }),
     ...snapshotHandlers({ db, machines }),
     ...networkHandlers({ db, machines }),

@@ -3,6 +3,7 @@ import { createReadStream } from 'node:fs';
 import { join } from 'node:path';
 import { CarrelError } from '#base/errors.ts';
 import type { labRoutes } from '#contract/routes/labs.ts';
+import { openLabMachine } from '#classroom/lab-machines.ts';
 import { getGradebook } from '#classroom/gradebook.ts';
 import { changeLab, folderOf, getLab, importLab, listLabs } from '#classroom/labs.ts';
 import { createRegrade, getRegrade, undoRegrade } from '#classroom/regrades.ts';
@@ -16,13 +17,14 @@ import {
 import type { Viewer } from '#classroom/views.ts';
 import type { ArchiveFormat } from '#images/archive/read.ts';
 import { writeTar, type TarInput } from '#images/archive/tarwriter.ts';
+import type { Machines } from '#machines/service.ts';
 import { selectLab } from '#store/labs.ts';
 import { selectSubmission } from '#store/submissions.ts';
 import { isStaff } from '../auth/access.ts';
 import type { Call, HandlersFor } from '../handlers.ts';
 import { answer } from '../http/answer.ts';
 import { requireMatch } from '../http/etag.ts';
-import { getJobView, withoutSecrets } from './job-view.ts';
+import { acceptedAnswer, getJobView, withoutSecrets } from './job-view.ts';
 
 /** The format is what the content type states; the bytes are never asked. */
 const formats: Readonly<Record<string, ArchiveFormat>> = {
@@ -48,7 +50,12 @@ function tarStream(entries: AsyncIterable<TarInput> | Iterable<TarInput>): Reada
   return ReadableStream.from(writeTar(entries));
 }
 
-export function labHandlers(services: SubmissionServices): HandlersFor<typeof labRoutes> {
+export interface LabHandlerServices extends SubmissionServices {
+  /** `unavailable` while machines are not there. */
+  readonly machines: () => Promise<Machines>;
+}
+
+export function labHandlers(services: LabHandlerServices): HandlersFor<typeof labRoutes> {
   const { db, blobs } = services;
   return {
     listLabs: ({ params, query }, call) => listLabs(services, params.course, query, viewerOf(call)),
@@ -82,6 +89,13 @@ export function labHandlers(services: SubmissionServices): HandlersFor<typeof la
           data: createReadStream(join(folder.directory, 'start', path)),
         })),
       );
+    },
+
+    async openLabMachine({ params, body }, { actor, requestId }) {
+      const opened = await openLabMachine(services, await services.machines(), actor, params.lab, body, {
+        requestId,
+      });
+      return acceptedAnswer(db, opened.job.id, opened.machineId);
     },
 
     async submit({ params, bytes }, call) {
