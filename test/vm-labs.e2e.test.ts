@@ -92,9 +92,9 @@ test(
     await t.test(
       'who opens the lab gets the copy that waits, and the same machine when he comes again',
       async () => {
-        const [first] = machines();
+        const before = machines();
         const machine = await open(ada.client, lab.id);
-        assert.equal(machine.id, first);
+        assert.ok(before.includes(machine.id), 'it was there before');
         assert.deepEqual([machine.owner, machine.labId, machine.driver], ['ada', lab.id, 'qemu']);
         assert.equal(machine.runtime?.startedFrom, 'template');
         assert.equal((await open(ada.client, lab.id)).id, machine.id);

@@ -42,7 +42,7 @@ const lab = (checks: string): string => `title: T
 name: t
 image: tiny
 run: machine
-machine: { driver: qemu, memory: 128M, disk: 512M }
+machine: { driver: qemu, memory: 128M }
 points: 10
 submit: { files: [{ pattern: setup.sh }] }
 start:

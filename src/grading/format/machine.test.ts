@@ -40,10 +40,10 @@ test('a lab’s machine is a container unless it says otherwise, of the size of 
     ready: 1,
   });
   assert.deepEqual(
-    parse(lab('{ driver: qemu, cpus: 2, memory: 256M, disk: 1G, ready: 3 }', [listen])).machine,
+    parse(lab('{ driver: qemu, cpus: 2, memory: 256M, disk: 4G, ready: 3 }', [listen])).machine,
     {
       driver: 'qemu',
-      limits: { cpus: 2, memoryBytes: 256 * 2 ** 20, diskBytes: 2 ** 30 },
+      limits: { cpus: 2, memoryBytes: 256 * 2 ** 20, diskBytes: 4 * 2 ** 30 },
       ready: 3,
     },
   );
@@ -54,6 +54,7 @@ test('what a machine cannot be is refused with its field and line', () => {
   assert.match(of('{ driver: vmware }'), /lab\.yaml:5: machine\.driver/);
   assert.match(of('{ driver: qemu, memory: 32M }'), /machine\.memory is too small: .* needs 64M/);
   assert.match(of('{ driver: qemu, memory: 64G }'), /machine\.memory is more than 16 GiB/);
+  assert.match(of('{ driver: qemu, disk: 1G }'), /machine\.disk is too small/);
   assert.match(of('{ driver: qemu, cpus: 17 }'), /machine\.cpus/);
   assert.match(of('{ driver: qemu, ready: 9 }'), /machine\.ready/);
   assert.match(of('{ ready: 1 }'), /machine\.ready is for virtual machines/);

@@ -23,7 +23,7 @@ export const machineFields = z
     /** Copies that wait for students, unless the release says otherwise. */
     ready: z.int().min(0).max(maxReady).optional(),
   })
-  .superRefine(({ driver, memory, ready }, context) => {
+  .superRefine(({ driver, memory, disk, ready }, context) => {
     if (driver === 'container' && ready !== undefined)
       context.addIssue({
         code: 'custom',
@@ -35,6 +35,13 @@ export const machineFields = z
         code: 'custom',
         path: ['memory'],
         message: 'is too small: a virtual machine needs 64M',
+      });
+    if (driver === 'qemu' && disk !== undefined && disk < 2 * GiB)
+      context.addIssue({
+        code: 'custom',
+        path: ['disk'],
+        message:
+          'is too small: a copy of a parked machine has its disk, of 2G; what is not written takes no room',
       });
   });
 export type MachineFields = z.infer<typeof machineFields>;
