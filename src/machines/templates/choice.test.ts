@@ -1,12 +1,14 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import * as fc from 'fast-check';
+import { isWanted } from '#store/templates.ts';
 import { excessOf, speaksFor, type Weighed } from './choice.ts';
 
 const at = (minute: number): Date => new Date(Date.UTC(2030, 0, 1, 0, minute));
 const row = (bytes: number, used: number, more: Partial<Weighed> = {}): Weighed => ({
   bytes,
   kept: false,
+  pool_target: null,
   last_used_at: at(used),
   created_at: at(0),
   ...more,
@@ -26,6 +28,7 @@ test('what somebody asked for stays, and the others make room for it, also when 
   const [kept, other] = [row(6, 1, { kept: true }), row(3, 8)];
   assert.deepEqual(excessOf([other, kept], 8), [other]);
   assert.deepEqual(excessOf([row(9, 1, { kept: true })], 8), []);
+  assert.deepEqual(excessOf([row(9, 1, { pool_target: 0 })], 8), []);
 });
 
 test('what stays fits, unless all of it was asked for; nothing goes that is used later than what stays', () => {
@@ -33,6 +36,7 @@ test('what stays fits, unless all of it was asked for; nothing goes that is used
     fc.record({
       bytes: fc.option(fc.integer({ min: 1, max: 10 })),
       kept: fc.boolean(),
+      pool_target: fc.constantFrom(null, null, null, 2),
       last_used_at: fc.option(fc.integer({ min: 0, max: 50 }).map(at)),
       created_at: fc.integer({ min: 0, max: 50 }).map(at),
     }),
@@ -41,13 +45,10 @@ test('what stays fits, unless all of it was asked for; nothing goes that is used
     fc.property(rows, fc.integer({ min: 0, max: 60 }), (all, maxBytes) => {
       const gone = new Set(excessOf(all, maxBytes));
       const stay = all.filter((each) => !gone.has(each));
-      assert.ok(size(stay) <= maxBytes || stay.every((each) => each.kept || each.bytes === null));
-      assert.equal(
-        [...gone].some(({ kept }) => kept),
-        false,
-      );
+      assert.ok(size(stay) <= maxBytes || stay.every((each) => isWanted(each) || each.bytes === null));
+      assert.equal([...gone].some(isWanted), false);
       for (const each of stay)
-        if (!each.kept) assert.ok([...gone].every((other) => used(other) <= used(each)));
+        if (!isWanted(each)) assert.ok([...gone].every((other) => used(other) <= used(each)));
       if (size(all) <= maxBytes) assert.equal(gone.size, 0);
     }),
   );

@@ -1,9 +1,12 @@
 /** Which templates are made unasked, and which have to go. Pure. */
 
+import { isWanted } from '#store/templates.ts';
+
 export interface Weighed {
   readonly bytes: number | null;
-  /** Somebody asked for it: it stays, and counts. */
+  /** Somebody asked for it, or labs are made of it: it stays, and counts. */
   readonly kept: boolean;
+  readonly pool_target: number | null;
   readonly last_used_at: Date | null;
   readonly created_at: Date;
 }
@@ -12,10 +15,10 @@ const usedAt = (row: Weighed): number => (row.last_used_at ?? row.created_at).ge
 
 /** Those for which there is no room, beginning with the one that was used before all others. */
 export function excessOf<T extends Weighed>(ready: readonly T[], maxBytes: number): T[] {
-  const kept = ready.filter((row) => row.kept);
+  const kept = ready.filter(isWanted);
   let room = maxBytes - kept.reduce((sum, { bytes }) => sum + (bytes ?? 0), 0);
   return ready
-    .filter((row) => !row.kept)
+    .filter((row) => !isWanted(row))
     .toSorted((left, right) => usedAt(right) - usedAt(left))
     .filter(({ bytes }) => {
       room -= bytes ?? 0;

@@ -107,8 +107,7 @@ async function findStale(
     if (row.kept) await again(cloud, requireImage, row);
   }
   const ready = (await selectTemplates(cloud.db)).filter(({ state }) => state === 'ready');
-  const weighed = ready.map((row) => ({ ...row, kept: isWanted(row) }));
-  for (const { id } of excessOf(weighed, maxBytes)) await markStale(cloud.db, id);
+  for (const { id } of excessOf(ready, maxBytes)) await markStale(cloud.db, id);
 }
 
 /**
