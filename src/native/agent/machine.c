@@ -36,14 +36,17 @@ static int ask_init(bool again) {
   return ESRCH;
 }
 
-enum { READ_ONLY_TRIES = 300, READ_ONLY_US = 10000 };
+enum { READ_ONLY_TRIES = 1000, READ_ONLY_US = 10000 };
 
 /* What is still mounted becomes read-only, so that nothing is torn. A worker of the kernel does it: reboot(2) would be
- * faster. Documentation/admin-guide/sysrq.rst */
+ * faster. Documentation/admin-guide/sysrq.rst
+ * ext4 says read-only before its journal is closed, in the same remount: sync(2) takes each file system's s_umount and so
+ * returns after that. */
 static void make_read_only(void) {
   struct statvfs root;
   if (write_file("/proc/sysrq-trigger", "u")) return;
   for (int i = 0; i < READ_ONLY_TRIES && !statvfs("/", &root) && !(root.f_flag & ST_RDONLY); i++) usleep(READ_ONLY_US);
+  sync();
 }
 
 void power_request(uint32_t id, struct in *in) {
