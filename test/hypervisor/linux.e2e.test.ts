@@ -90,7 +90,7 @@ suite('the small kernel', { skip: withoutKvm }, () => {
 
   test(
     'boots to its first program, finds its disk, and ends the machine',
-    { timeout: 600_000 },
+    { timeout: 1_200_000 },
     async (context) => {
       if (place === '') return context.skip(missing);
       const { kind } = await probeKvm();
@@ -104,8 +104,6 @@ suite('the small kernel', { skip: withoutKvm }, () => {
           memory: 128 * MiB,
           devices: [{ kind: 'block', fd, readOnly: false, id: 'test' }],
         });
-        assert.match(text, /found SMP MP-table at \[mem 0x000f0000/);
-        assert.match(text, /Brought up 1 node, 2 CPUs/);
         assert.match(text, /ttyS0 at I\/O 0x3f8 \(irq = 4, base_baud = 115200\) is a 16550A/);
         assert.match(text, /virtio_blk virtio0: \[vda\] 8192 512-byte logical blocks/);
         assert.match(text, /Run \/init as init process/);
