@@ -4,9 +4,9 @@ import { CarrelError } from '#base/errors.ts';
 import type { End } from './end.ts';
 
 /** A thread that has not begun by then never will. Where processors are emulated, loading its modules takes half a minute. */
-const startMs = 120_000;
+export const startMs = 120_000;
 /** A kicked vCPU leaves KVM_RUN in microseconds, or its kernel is stuck. */
-const kickedMs = 15_000;
+export const kickedMs = 15_000;
 
 /**
  * Threads that run guests now. A process cannot exit while one of its threads is inside KVM_RUN, so whoever calls

@@ -13,9 +13,12 @@ import { SharedLock } from '../devices/lock.ts';
 import { debugExit, keyboardController, type PortEnd, resetControl } from '../devices/reset.ts';
 import { Rtc, rtcPorts, rtcWords } from '../devices/rtc.ts';
 import { Serial, serialPorts, serialWords } from '../devices/serial.ts';
+import { pollOnce, type Source } from '../virtio/thread/poll.ts';
 import { irqs } from './layout.ts';
 
 const lockWords = 4;
+/** Whoever waits for a reader looks up as often: is somebody to stop? */
+const lookUpMs = 100;
 const ports = { keyboard: 0x60, rtc: 0x70, debugExit: 0xf4, serial: 0x3f8, reset: 0xcf9 } as const;
 
 /** What each thread needs to have the same board. */
@@ -23,7 +26,7 @@ export interface BoardHandle {
   readonly words: SharedArrayBuffer;
   /** Descriptor of the VM: interrupts go there. */
   readonly vm: number;
-  /** Descriptor of a pipe: what the guest sends on its serial line goes there. */
+  /** Descriptor of a pipe, not blocking: what the guest sends on its serial line goes there. */
   readonly output: number;
 }
 
@@ -37,12 +40,14 @@ export class Board {
   readonly #lock: SharedLock;
   readonly #serial: Serial;
   readonly #output: number;
+  readonly #room: Source;
   /** Sent by the access that is being served; goes out after it, for the pipe may be full. */
   #sent: number[] = [];
   #ended: PortEnd | undefined;
 
   constructor({ words, vm, output }: BoardHandle) {
     this.#output = output;
+    this.#room = { fd: output, direction: 'out', wanted: () => true, serve: () => undefined };
     const part = (first: number, count: number): Int32Array => new Int32Array(words, first * 4, count);
     this.#lock = new SharedLock(part(0, lockWords));
     this.#serial = new Serial({
@@ -78,14 +83,18 @@ export class Board {
     return this.#ended;
   }
 
-  /** Waits while nobody reads the pipe: a guest prints as fast as somebody looks. */
+  /**
+   * Waits while nobody reads the pipe: a guest prints as fast as somebody looks. Not in write(2): a kick that comes
+   * just before it would be lost.
+   */
   #flush(wanted: () => boolean): void {
     const bytes = Uint8Array.from(this.#sent);
     this.#sent = [];
     while (!wanted()) {
       const result = trySyscall('write', this.#output, bytes, bytes.length); // so few are written at once, or not
       if (result >= 0) return;
-      if (result !== -constants.errno.EINTR) throw syscallError('write', result, 'the serial line');
+      if (result === -constants.errno.EAGAIN) pollOnce([this.#room], lookUpMs);
+      else if (result !== -constants.errno.EINTR) throw syscallError('write', result, 'the serial line');
     }
   }
 

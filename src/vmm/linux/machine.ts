@@ -107,7 +107,7 @@ export class LinuxMachine {
       first.setSpecial(special);
       first.setRegisters(entryRegisters(entry));
     }
-    const [read, write] = pipe();
+    const [read, write] = pipe({ nonBlocking: true });
     this.#pipe = [write];
     this.#output = new Socket({ fd: read.release(), readable: true, writable: false });
     this.#board = { words: makeBoardWords(), vm: vm.fd, output: write.fd };
@@ -149,6 +149,8 @@ export class LinuxMachine {
       vcpus: this.#vcpus.length,
       ...(onRemark && { onRemark }),
     });
+    // without its devices a guest waits for ever; why they broke is said when they are stopped
+    devices.ended.catch(() => abort.abort());
     try {
       connectDevices(this.#vm.fd, devices.placed);
       const { doors } = devices;
@@ -175,6 +177,7 @@ export class LinuxMachine {
   }
 
   close(): void {
+    clearTimeout(this.#typing);
     for (const fd of this.#pipe) fd.close();
     this.#output.destroy();
     this.#vm.close();

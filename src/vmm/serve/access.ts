@@ -1,6 +1,7 @@
 /** Who may talk to a session: whoever has its token; and of browsers only pages that were named. */
 import { createHash, timingSafeEqual } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
+import { isIP } from 'node:net';
 import { tokenProtocol } from './messages.ts';
 
 const digest = (text: string): Buffer => createHash('sha256').update(text).digest();
@@ -25,4 +26,20 @@ export function hasToken(incoming: IncomingMessage, token: string): boolean {
  */
 export function isOriginAllowed({ headers }: IncomingMessage, origins: readonly string[]): boolean {
   return headers.origin === undefined || origins.includes(headers.origin);
+}
+
+/**
+ * Asked by an address, as `localhost`, or by the name of a page's host that was named. A browser sends no Origin when
+ * a page asks its own host; one whose name leads here (DNS rebinding) still says that name.
+ */
+export function isHostAllowed({ headers: { host } }: IncomingMessage, origins: readonly string[]): boolean {
+  const url = `http://${host ?? ''}`;
+  if (!URL.canParse(url)) return false;
+  const { hostname } = new URL(url);
+  const name = hostname.replace(/^\[(.*)\]$/, '$1');
+  return (
+    isIP(name) !== 0 ||
+    name === 'localhost' ||
+    origins.some((origin) => URL.canParse(origin) && new URL(origin).hostname === hostname)
+  );
 }

@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
+import { type IncomingMessage, request } from 'node:http';
+import { connect as connectTcp } from 'node:net';
 import { suite, test } from 'node:test';
 import { WebSocket } from 'ws';
 import { z } from 'zod';
@@ -223,6 +225,34 @@ suite('a session over HTTP and WebSocket', { skip: withoutKvm }, () => {
     assert.equal(await upgraded([vmmProtocol], { ...bearer, origin: 'http://evil.example' }), 403);
     assert.equal(await upgraded([vmmProtocol, `${tokenProtocol}${token}`], { origin }), vmmProtocol);
     assert.equal(await upgraded([vmmProtocol, `${tokenProtocol}wrong`], { origin }), 401);
+  });
+
+  test('a name that leads here is no way in: a page of that name would send no Origin', async () => {
+    await using served = await serve(ab, { origins: ['https://teach.example'] });
+    const status = async (host: string): Promise<number | undefined> => {
+      const asked = request(url(served, '/snapshot'), { headers: { ...bearer, host } }).end();
+      const [response]: IncomingMessage[] = await once(asked, 'response');
+      response?.resume();
+      return response?.statusCode;
+    };
+    for (const host of [`127.0.0.1:${served.port}`, 'localhost:7', '[::1]:7', 'teach.example'])
+      assert.equal(await status(host), 200, host);
+    for (const host of [`evil.example:${served.port}`, '127.0.0.1.evil.example', 'teach.example.evil'])
+      assert.equal(await status(host), 403, host);
+  });
+
+  test('who is refused and stays connected does not keep it from ending', async () => {
+    const served = await serve(ab);
+    const socket = connectTcp({ port: served.port, host: '127.0.0.1', allowHalfOpen: true });
+    socket.on('error', () => undefined);
+    socket.write(
+      'GET /stream HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n',
+    );
+    const [answer]: Buffer[] = await once(socket, 'data');
+    assert.match(String(answer), /^HTTP\/1\.1 401 /);
+    served.stop();
+    assert.equal(await within(20_000, 'the end', served.ended), 'stopped');
+    socket.destroy();
   });
 
   test('what is no command is refused and changes nothing', async () => {

@@ -15,7 +15,7 @@ import { CarrelError } from '#base/errors.ts';
 import { plain } from '../inspect/plain.ts';
 import type { MachineOptions } from '../machine.ts';
 import { openSession, type Session, type SessionOptions } from '../session/session.ts';
-import { hasToken, isOriginAllowed } from './access.ts';
+import { hasToken, isHostAllowed, isOriginAllowed } from './access.ts';
 import { EventLog } from './log.ts';
 import { type Command, command, mostBytes, vmmProtocol } from './messages.ts';
 import { obey } from './obey.ts';
@@ -27,6 +27,8 @@ const kept = { events: 4096, bytes: 8 * 2 ** 20 };
 /** Events in one answer of /events. */
 const pageEvents = 256;
 const mostReaders = 16;
+/** Connections at all, of whoever is on this host: one more is closed at once. */
+const mostConnections = 256;
 /** A command, with as many bytes of memory as it may carry. */
 const mostCommand = mostBytes * 2 + 4096;
 const closeMs = 1000;
@@ -74,6 +76,8 @@ class SessionServer {
   );
   readonly #over = Promise.withResolvers<ServeEnd>();
   #idle: NodeJS.Timeout | undefined;
+  /** Readers that go from now on are no reason to wait for others. */
+  #closing = false;
 
   constructor(what: MachineOptions, options: ServeOptions) {
     this.#options = options;
@@ -85,13 +89,14 @@ class SessionServer {
         for (const reader of this.#readers.values()) reader.pump();
       },
     });
+    this.#server.maxConnections = mostConnections;
     this.#server.on('upgrade', (incoming, socket, head) => this.#upgrade(incoming, socket, head));
   }
 
   /** Somebody was there: the time of waiting begins anew. */
   #touch(): void {
     clearTimeout(this.#idle);
-    if (this.#readers.size > 0) return;
+    if (this.#closing || this.#readers.size > 0) return;
     this.#idle = setTimeout(() => this.#over.resolve('idle'), this.#options.idleMs);
   }
 
@@ -108,6 +113,10 @@ class SessionServer {
     if (!isOriginAllowed(incoming, origins))
       return new CarrelError('forbidden', 'this page may not ask here', {
         hint: 'start with --origin for it',
+      });
+    if (!isHostAllowed(incoming, origins))
+      return new CarrelError('forbidden', `this is not ${incoming.headers.host ?? 'a host without a name'}`, {
+        hint: 'ask by the address, 127.0.0.1',
       });
     return hasToken(incoming, token)
       ? undefined
@@ -183,6 +192,8 @@ class SessionServer {
     }
     if (refused) {
       const text = JSON.stringify(problemOf(refused));
+      // not of HTTP's any more: nobody else would close it on a client that stays
+      socket.once('finish', () => socket.destroy());
       socket.end(
         `HTTP/1.1 ${refused.status} Refused\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: ${Buffer.byteLength(text)}\r\n\r\n${text}`,
       );
@@ -245,6 +256,7 @@ class SessionServer {
   }
 
   async #close(): Promise<void> {
+    this.#closing = true;
     clearTimeout(this.#idle);
     const closed = new Promise<void>((resolve) => {
       this.#server.close(() => resolve());
@@ -258,7 +270,6 @@ class SessionServer {
     }, closeMs);
     await closed;
     clearTimeout(cut);
-    clearTimeout(this.#idle); // the last reader's going set it again
   }
 }
 

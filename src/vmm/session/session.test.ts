@@ -17,6 +17,16 @@ const wrongState = (error: unknown): boolean => isCarrelError(error, 'wrong_stat
 const refused = (error: unknown): boolean => isCarrelError(error, 'invalid_request');
 
 suite('a session', { skip: withoutKvm }, () => {
+  test('that is closed while it begins anew leaves nothing', async () => {
+    const before = holdings();
+    const session = openSession({ mode: 'long', image: ab });
+    const reset = session.reset();
+    await Promise.all([assert.rejects(reset, wrongState), session.close()]);
+    assert.throws(() => session.vcpu(0), wrongState);
+    const { fds, mappings } = holdings();
+    assert.deepEqual([fds, mappings], [before.fds, before.mappings]);
+  });
+
   test('steps, stops at a breakpoint, goes on, and ends; output and counts go on where they were', async () => {
     const events: SessionEvent[] = [];
     await using session = openSession(

@@ -34,6 +34,9 @@ export class Session {
   #vcpus: readonly SessionVcpu[];
   /** Closed, or between two machines: nothing can be asked of it. */
   #closed = false;
+  /** There will be no other machine. */
+  #over = false;
+  #resetting: Promise<void> | undefined;
 
   /** Made by `openSession`. */
   constructor(what: MachineOptions, options: SessionOptions) {
@@ -129,19 +132,32 @@ export class Session {
   /** The same guest in a new machine; breakpoints stay. Running vCPUs are stopped. */
   async reset(): Promise<void> {
     this.#needOpen();
-    await this.close();
+    this.#resetting = this.#beginAnew();
+    await this.#resetting;
+  }
+
+  async #beginAnew(): Promise<void> {
+    await this.#end();
+    // somebody closed it meanwhile
+    if (this.#over) this.#needOpen();
     this.#machine = createMachine(this.#what);
     this.#vcpus = this.#open();
     this.#closed = false;
     this.#tell({ kind: 'reset' });
   }
 
-  /** Stops what runs; nothing is left. */
-  async close(): Promise<void> {
+  async #end(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
     await Promise.all(this.#vcpus.map((vcpu) => vcpu.close()));
     this.#machine.close();
+  }
+
+  /** Stops what runs; nothing is left. */
+  async close(): Promise<void> {
+    this.#over = true;
+    await this.#resetting?.catch(() => undefined); // whoever asked for it hears of it
+    await this.#end();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -15,9 +15,12 @@ export class Interrupts {
     return Atomics.load(this.#word, 0);
   }
 
-  /** The line rises with the first event. */
+  /**
+   * The line rises with each kind of event that was not there yet: where it interrupts by an edge, a driver that has
+   * read one kind and acknowledges it leaves the other in the word, and would not hear of it by the first edge.
+   */
   raise(event: number): void {
-    if (Atomics.or(this.#word, 0, event) === 0) this.#line.set(true);
+    if ((Atomics.or(this.#word, 0, event) & event) !== event) this.#line.set(true);
   }
 
   /** It falls when all are known. */

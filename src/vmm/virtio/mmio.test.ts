@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { VirtioDevice } from './device.ts';
 import { describeFault } from './fault.ts';
+import { Interrupts } from './interrupts.ts';
 import { bytesIn, copyIn } from './pieces.ts';
 import { TestDriver } from './testing.ts';
 
@@ -281,6 +282,21 @@ test('4.2.2.1: an event is in InterruptStatus until it is acknowledged, and the 
   driver.write32(0x064, 1);
   assert.equal(driver.read32(0x060), 0);
   assert.equal(driver.line.level, false);
+});
+
+test('a kind of event that comes while another one is being acknowledged makes an edge of its own', () => {
+  const edges: boolean[] = [];
+  const word = new Int32Array(1);
+  const interrupts = new Interrupts({ set: (level) => void edges.push(level) }, word);
+  interrupts.raise(1);
+  interrupts.raise(1);
+  assert.deepEqual(edges, [true]);
+  const seen = interrupts.status;
+  interrupts.raise(2);
+  Atomics.and(word, 0, ~seen); // as a door does it: by the word alone
+  assert.deepEqual([edges, interrupts.status], [[true, true], 2]);
+  interrupts.raise(1);
+  assert.deepEqual([edges, interrupts.status], [[true, true, true], 3]);
 });
 
 test('2.5.2: the configuration can be read in any width, ends where it ends, and is not the driver’s to write', () => {

@@ -1,13 +1,11 @@
 /** `carrel vmm linux`. */
 import { createHash } from 'node:crypto';
-import { openSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { basename } from 'node:path';
 import { CarrelError } from '#base/errors.ts';
 import { openTap } from '#fabric/tap.ts';
-import { ownFd } from '#host/fds.ts';
-import { trySyscall } from '#host/syscalls.ts';
 import { probeKvm } from '#kvm/probe.ts';
+import { openDisk } from '#vmm/disk.ts';
 import { type CommandResult, commandsOf, describeCommandEnd, runCommands } from '#vmm/linux/commands.ts';
 import { emulationLimit } from '#vmm/linux/emulated.ts';
 import { describeLinuxEnd, type LinuxEnd } from '#vmm/linux/end.ts';
@@ -28,9 +26,6 @@ const bootMs = 300_000;
 const commandMs = 60_000;
 /** Bytes of a serial number (virtio 1.2, 5.2.6). */
 const diskIdBytes = 20;
-// flock(2)
-const LOCK_EX = 2;
-const LOCK_NB = 4;
 
 function settingsOf(args: Arguments): LinuxSettings {
   return readOptions({
@@ -87,10 +82,7 @@ function typeFrom(
 /** Opens what the devices need; `opened` closes it. */
 function devicesOf({ disks, tap }: LinuxSettings, readOnly: boolean, opened: DisposableStack): DeviceSpec[] {
   const blocks = disks.map((path): DeviceSpec => {
-    const { fd } = opened.use(ownFd(openSync(path, readOnly ? 'r' : 'r+')));
-    // two machines on one disk destroy what is on it
-    if (!readOnly && trySyscall('flock', fd, LOCK_EX | LOCK_NB) < 0)
-      throw new CarrelError('wrong_state', `another machine writes to the disk ${path}`);
+    const { fd } = opened.use(openDisk({ path, readOnly }));
     return { kind: 'block', fd, readOnly, id: basename(path).slice(0, diskIdBytes) };
   });
   if (tap === undefined) return blocks;

@@ -35,6 +35,9 @@ export function runDevices(order: DevicesOrder, say: (remark: Remark) => void): 
   const layout = layOut(order.words, devices.length);
   const ram = ramOf(order.ram);
   const stopped = (): boolean => Atomics.load(layout.stop, 0) !== 0;
+  const mailboxes = Array.from({ length: vcpus }, (_, vcpu) => new Mailbox(layout.mailbox(vcpu)));
+  // a vCPU that waits for a register waits for one request, not for all that a guest has put into a queue
+  const interrupted = (): boolean => stopped() || mailboxes.some(({ asked }) => asked);
 
   const open = (
     { spec, name, doorbells, irq }: PlacedDevice,
@@ -56,7 +59,7 @@ export function runDevices(order: DevicesOrder, say: (remark: Remark) => void): 
         },
       },
       interrupts: layout.interrupts(index),
-      interrupted: stopped,
+      interrupted,
       onFault: (fault) => remark(describeFault(name, fault)),
     });
     const bells = doorbells.map((fd, queue): Source => ({
@@ -72,7 +75,6 @@ export function runDevices(order: DevicesOrder, say: (remark: Remark) => void): 
   };
 
   const opened = devices.map(open);
-  const mailboxes = Array.from({ length: vcpus }, (_, vcpu) => new Mailbox(layout.mailbox(vcpu)));
   const serveMailboxes = (): void => {
     answer(wake);
     for (const mailbox of mailboxes)

@@ -63,9 +63,14 @@ export class Mailbox {
     return answer;
   }
 
+  /** The devices' side: somebody sleeps until this is served. */
+  get asked(): boolean {
+    return Atomics.load(this.#words, field.state) === state.asked;
+  }
+
   /** The devices' side: serves what was asked, if something was. */
   serve(handle: (access: RegisterAccess) => bigint): void {
-    if (Atomics.load(this.#words, field.state) !== state.asked) return;
+    if (!this.asked) return;
     this.#value = handle({
       device: this.#get('device'),
       offset: this.#get('offset'),

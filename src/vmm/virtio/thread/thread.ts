@@ -76,13 +76,17 @@ export function startDevices({ ram, devices, vcpus, onRemark }: DevicesOptions):
   ended.catch(() => undefined); // whoever stops it hears of it
   worker.on('message', (remark: Remark) => onRemark?.(remark));
   worker.once('error', reject);
+  let stopping = false;
   worker.once('exit', () => {
     running.delete(halt);
-    fds.dispose();
+    // a thread that broke leaves its bells: vCPUs that still run ring them, and not what has their numbers next
+    if (stopping) fds.dispose();
     resolve();
   });
   const stop = async (): Promise<void> => {
+    stopping = true;
     if (running.has(halt)) halt();
+    else fds.dispose();
     const late = Promise.withResolvers<never>();
     const timer = setTimeout(
       () =>
