@@ -54,6 +54,8 @@ export interface Launch {
   readonly fds: readonly number[];
   /** `loose`: a wire whose other end lies on the floor; not a frame goes anywhere, nothing needs an address. */
   readonly cable: 'plugged' | 'loose';
+  /** The longest file that QEMU makes; null: as long as a layer of the machine's disk becomes at most. */
+  readonly fileBytes: number | null;
   /** The machine is told who it is as it boots. Else the one that is told otherwise must not be told again. */
   readonly seeded: boolean;
   readonly startedFrom: 'image' | 'template';
@@ -67,6 +69,7 @@ const coldBoot: Launch = {
   files: [],
   fds: [],
   cable: 'plugged',
+  fileBytes: null,
   seeded: true,
   startedFrom: 'image',
   note: null,
@@ -176,7 +179,8 @@ export async function launchQemu(
             files,
             proc: launch.memory !== null,
             descriptors: fds.length,
-            fileBytes: layerFileBytes(Math.max(limits.diskBytes, image.disk.virtualBytes)),
+            fileBytes:
+              launch.fileBytes ?? layerFileBytes(Math.max(limits.diskBytes, image.disk.virtualBytes)),
             argv: [qemuProgram, ...argv],
           }),
         ],

@@ -14,6 +14,7 @@ import { join } from 'node:path';
 import { sleep } from '#base/deadline.ts';
 import { CarrelError, errnoOf, messageOf } from '#base/errors.ts';
 import { isLocked } from '#host/flock.ts';
+import { lowerFileLimit } from '#host/rlimit.ts';
 import { adoptKept, type Kept, keptPaths, machineGroup } from '#isolate/kept.ts';
 import type { MachineSpec } from '../../../driver.ts';
 import { killKept, reach } from '../../kept.ts';
@@ -32,7 +33,7 @@ import { nodeOf } from '../disk/state.ts';
 import { makeIdentity, secretsOf } from '../identity.ts';
 import { nothing, type Qmp, withQmp } from '../qmp.ts';
 import { readRuntime } from '../runtime.ts';
-import { groupLimits, vmPaths } from '../spec.ts';
+import { groupLimits, layerFileBytes, vmPaths } from '../spec.ts';
 import { type Launch, launchQemu } from '../start.ts';
 import type { TemplateFiles } from './files.ts';
 import type { TemplateMemory } from './memory.ts';
@@ -121,7 +122,7 @@ async function launchClone(
   files: DiskFiles,
   template: TemplateFiles,
   parts: CloneParts,
-  cable: Launch['cable'],
+  owner: Pick<Launch, 'cable' | 'fileBytes'>,
   first: (qmp: Qmp) => Promise<void>,
 ): Promise<Kept> {
   await note(spec.directory, 'loading');
@@ -129,7 +130,7 @@ async function launchClone(
   const launch: Partial<Launch> = {
     memory: { path: memoryInJail, share: false },
     incoming: true,
-    cable,
+    ...owner,
     seeded: false,
     startedFrom: 'template',
   };
@@ -141,6 +142,10 @@ async function launchClone(
   });
 }
 
+/** Whose disk it will have is not known yet: only what is there already can be made lower, see `adoptSpare`. */
+const nobodys = { cable: 'loose', fileBytes: 2 ** 50 } as const;
+const owned = { cable: 'plugged', fileBytes: null } as const;
+
 /** A copy with everything loaded, stopped: nobody is waiting for it yet, and it has no place in a network. */
 export async function preloadClone(
   spec: MachineSpec,
@@ -149,7 +154,7 @@ export async function preloadClone(
   parts: CloneParts,
 ): Promise<void> {
   const { directory } = spec;
-  const kept = await launchClone(spec, files, template, parts, 'loose', loadState);
+  const kept = await launchClone(spec, files, template, parts, nobodys, loadState);
   try {
     await warm(spec, parts);
     await syncNewDisk(directory, layers.own);
@@ -198,8 +203,12 @@ export async function adoptSpare(
     const state = await requireState(directory);
     const { accelerator } = await parts.acceleration();
     machineGroup(instance, id).limit(groupLimits(limits, accelerator));
+    const qemu = { pid: kept.initPid, startTime: kept.initStartTime };
     const { name, address, mac, bytesPerSecond } = network;
-    await fabric.connectTap({ machineId: id, owner: ownerId, network: name, address, mac, bytesPerSecond });
+    await Promise.all([
+      lowerFileLimit(qemu, { uid: files.uid, bytes: layerFileBytes(files.bytes) }),
+      fabric.connectTap({ machineId: id, owner: ownerId, network: name, address, mac, bytesPerSecond }),
+    ]);
     await withQmp(directory, async (qmp) => {
       const lasting = saveState(directory, { ...state, bytes: files.bytes });
       const named = identify(spec, parts);
@@ -259,7 +268,7 @@ export async function startClone(
   parts: CloneParts,
 ): Promise<Kept | string> {
   try {
-    return await launchClone(spec, files, template, parts, 'plugged', async (qmp) => {
+    return await launchClone(spec, files, template, parts, owned, async (qmp) => {
       const before = [identify(spec, parts), syncNewDisk(spec.directory, layers.own)];
       for (const each of before) each.catch(() => undefined);
       await loadState(qmp);

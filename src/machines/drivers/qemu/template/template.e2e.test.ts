@@ -1,6 +1,6 @@
 /** Templates with the real QEMU and the image `tiny`: copies that are themselves, and what becomes of it when parts fail. */
 import assert from 'node:assert/strict';
-import { existsSync, readdirSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { chmod } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { after, before, test } from 'node:test';
@@ -10,6 +10,7 @@ import { linkNames, openTap } from '#test/netbed.ts';
 import type { MachineSpec, RunningMachine } from '../../../driver.ts';
 import type { TemplateDriver } from '../../../templates/driver.ts';
 import { layerPath, loadState } from '../disk/files.ts';
+import { layerFileBytes } from '../spec.ts';
 import { bootMs, makeVmBed, skip, type VmBed } from '../testing.ts';
 import { phaseOf } from './clone.ts';
 import { makersIn, TemplateStore } from './files.ts';
@@ -207,6 +208,11 @@ test('a copy that waits is nobody until it gets an owner, and then at once', { s
   assert.equal(await shell(machine, 'hostname'), spec.name);
   await shell(machine, 'ping -c 1 -W 5 192.168.0.1');
   assert.ok(Number(await shell(machine, "df -k / | awk 'NR == 2 { print $2 }'")) > 800 * 1024);
+  const allowed = /^Max file size +(\d+) +(\d+) /m.exec(
+    readFileSync(`/proc/${machine.process.pid}/limits`, 'utf8'),
+  );
+  const most = `${layerFileBytes(2 ** 30)}`; // what its own disk needs, not what a parked one had
+  assert.deepEqual(allowed?.slice(1), [most, most]);
   await end(spec, machine);
 });
 

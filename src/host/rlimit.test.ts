@@ -1,0 +1,35 @@
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
+import { test } from 'node:test';
+import { until } from '#base/deadline.ts';
+import { identify, statOf } from './processes.ts';
+import { lowerFileLimit } from './rlimit.ts';
+
+const uid = 1_234_567;
+const skip = process.geteuid?.() === 0 ? false : 'a process of another user is made by root only';
+
+test(
+  'a process that runs gets a lower limit on its files, hard and soft, and one that is gone gets none',
+  { skip },
+  async () => {
+    const child = spawn('setpriv', [`--reuid=${uid}`, `--regid=${uid}`, '--clear-groups', 'sleep', '60']);
+    const ended = once(child, 'exit');
+    try {
+      const there = async () =>
+        identify(child.pid ?? 0) && statOf(child.pid ?? 0)?.name === 'sleep' ? true : undefined;
+      await until(10_000, 'it to run', there);
+      const sleeper = identify(child.pid ?? 0);
+      assert.ok(sleeper);
+      assert.equal(await lowerFileLimit(sleeper, { uid, bytes: 5 * 2 ** 30 }), true);
+      const limits = readFileSync(`/proc/${sleeper.pid}/limits`, 'utf8');
+      assert.match(limits, /^Max file size +5368709120 +5368709120 +bytes/m);
+      child.kill('SIGKILL');
+      await ended;
+      assert.equal(await lowerFileLimit(sleeper, { uid, bytes: 2 ** 30 }), false);
+    } finally {
+      child.kill('SIGKILL');
+    }
+  },
+);

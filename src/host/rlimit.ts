@@ -1,0 +1,19 @@
+/** Limits of other processes. */
+import { launchOk } from './launch.ts';
+import { isAlive, type ProcessIdentity } from './processes.ts';
+
+/**
+ * From now on the process makes no file longer than so many bytes, and cannot change that. Lowers only. False if the
+ * process is gone; `helper_failed` when it may not be.
+ *
+ * Said by a process of its own user: that may always be done (prlimit(2)), while root needs CAP_SYS_RESOURCE, which
+ * many containers do not give.
+ */
+export async function lowerFileLimit(
+  process: ProcessIdentity,
+  { uid, bytes }: { readonly uid: number; readonly bytes: number },
+): Promise<boolean> {
+  if (!isAlive(process)) return false;
+  await launchOk(['prlimit', `--pid=${process.pid}`, `--fsize=${bytes}`], { uid, gid: uid });
+  return true;
+}
