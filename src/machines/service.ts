@@ -230,6 +230,8 @@ export async function openMachines({
 /** Links and filter rules for what may have processes; the rest of them goes. */
 async function reconcileFabric({ db, log, networks }: Cloud, fabric: Fabric): Promise<void> {
   await networks.reconcile();
+  // before the machines: one that gets an owner meanwhile is found among those
+  const loose = new Set((await selectSpares(db)).map(({ id }) => id));
   const rows = await db
     .selectFrom('machines')
     .innerJoin('networks', 'networks.id', 'machines.network_id')
@@ -257,7 +259,6 @@ async function reconcileFabric({ db, log, networks }: Cloud, fabric: Fabric): Pr
           },
         ],
   );
-  const loose = new Set((await selectSpares(db)).map(({ id }) => id));
   const { removed, missing } = await fabric.reconcile(wires, { loose });
   log.info('fabric reconciled', { wires: wires.length, removed: removed.length, missing: missing.length });
 }

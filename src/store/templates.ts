@@ -109,6 +109,16 @@ export async function selectSpares(db: Db): Promise<Spare[]> {
   return db.selectFrom('vm_spares').selectAll().orderBy('created_at').execute();
 }
 
+/** Nobody gets it as a machine from now on; false: somebody has, or it is gone. */
+export async function claimSpare(db: Db, id: string): Promise<boolean> {
+  const { numUpdatedRows } = await db
+    .updateTable('vm_spares')
+    .set({ state: 'making' })
+    .where('id', '=', id)
+    .executeTakeFirst();
+  return numUpdatedRows > 0n;
+}
+
 /** Once nothing of it is left on the host: its user ids may be another's at once. */
 export async function deleteSpare(db: Db, id: string): Promise<void> {
   await db.deleteFrom('vm_spares').where('id', '=', id).execute();

@@ -9,6 +9,7 @@ import { json } from '#store/columns.ts';
 import { transaction } from '#store/database.ts';
 import { insertEvent } from '#store/events.ts';
 import {
+  claimSpare,
   deleteSpare,
   insertSpare,
   type Spare,
@@ -17,6 +18,7 @@ import {
   type Template as Row,
 } from '#store/templates.ts';
 import type { Cloud } from '../cloud.ts';
+import type { Driver } from '../driver.ts';
 import type { EarlySpec } from './driver.ts';
 import { fillJob, parkJob } from './kinds.ts';
 import { limitsOfTemplate, templateDriver, templateDriverName } from './rows.ts';
@@ -44,11 +46,19 @@ function earlySpec(cloud: Cloud, row: Row, { id, uid_slot: uidSlot }: Spare): Ea
   };
 }
 
-/** Whatever there is of a machine that never got an owner; its row goes last. */
-export async function discard(cloud: Cloud, id: string): Promise<void> {
-  using lock = await cloud.locks.take(id);
-  await cloud.drivers[templateDriverName]?.sweep(id);
-  await deleteSpare(cloud.db, id);
+type Discarding = Pick<Cloud, 'db' | 'locks'> & {
+  readonly drivers: Partial<Record<typeof templateDriverName, Pick<Driver, 'sweep'>>>;
+};
+
+/**
+ * Whatever there is of a machine that never got an owner; its row goes last. One that has got an owner since the caller
+ * looked has no row here: it is a machine like any other, and is left alone.
+ */
+export async function discard({ db, locks, drivers }: Discarding, id: string): Promise<void> {
+  using lock = await locks.take(id);
+  if (!(await claimSpare(db, id))) return;
+  await drivers[templateDriverName]?.sweep(id);
+  await deleteSpare(db, id);
   lock.forget();
 }
 

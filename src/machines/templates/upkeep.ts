@@ -178,7 +178,7 @@ async function refill(cloud: Cloud, rows: readonly Row[], spares: readonly Spare
     const target = targetOf(row);
     const waiting = spares.filter(({ template_id: of, purpose }) => of === id && purpose === 'spare');
     for (const { id: spare } of waiting.slice(target).filter((each) => each.state === 'ready'))
-      if (await claim(cloud, spare)) await discard(cloud, spare);
+      await discard(cloud, spare);
     if (state === 'ready' && waiting.length < target)
       await enqueue(
         cloud.db,
@@ -187,17 +187,6 @@ async function refill(cloud: Cloud, rows: readonly Row[], spares: readonly Spare
         { priority: backgroundPriority, dedupeKey: fillKey(id) },
       );
   }
-}
-
-/** Takes a waiting copy away from those who may want it as their machine. */
-async function claim({ db }: Cloud, id: string): Promise<boolean> {
-  const { numUpdatedRows } = await db
-    .updateTable('vm_spares')
-    .set({ state: 'making' })
-    .where('id', '=', id)
-    .where('state', '=', 'ready')
-    .executeTakeFirst();
-  return numUpdatedRows > 0n;
 }
 
 /** When a template of that key was asked for last, whatever became of it. */
