@@ -20,7 +20,7 @@ const maxWrittenBlocks = 32_768;
 const maxDepth = 5;
 /** For one file: 4 MiB in the worst case, one block per extent; more is an attack on our time. */
 const maxTreeBlocks = 1024;
-/** Of one question. */
+/** Of one question: what is read, and what is made room for, which a hole costs too. */
 const maxReadBytes = 64 * 2 ** 20;
 
 export const fileKinds = { directory: 0o040000, regular: 0o100000, link: 0o120000 } as const;
@@ -100,9 +100,13 @@ export class Ext4 {
     this.#left = maxReadBytes;
   }
 
-  async #read(at: number, length: number): Promise<Buffer> {
-    this.#left -= length;
+  #spend(bytes: number): void {
+    this.#left -= bytes;
     if (this.#left < 0) throw damaged('too much would have to be read for one file');
+  }
+
+  async #read(at: number, length: number): Promise<Buffer> {
+    this.#spend(length);
     if (at < 0 || at + length > this.#blocks * this.#blockBytes) throw damaged('it points out of itself');
     return this.#disk.read(this.#offset + at, length);
   }
@@ -128,6 +132,7 @@ export class Ext4 {
   /** All of a file, directory or long link; the caller has looked at its size. */
   async content(inode: Inode): Promise<Buffer> {
     if ((inode.flags & inExtents) === 0) throw damaged('a file lies there without extents');
+    this.#spend(inode.size);
     const content = Buffer.alloc(inode.size);
     for (const { from, length, at } of await this.#extents(inode.block)) {
       const start = from * this.#blockBytes;

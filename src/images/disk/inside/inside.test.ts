@@ -114,6 +114,28 @@ test('a layer shows what lies below it but for what was written to it', async ()
   assert.equal(Buffer.from(bytes).toString(), 'AAAAAA');
 });
 
+test('a path that goes through one directory of holes again and again is given up, not paid for', async () => {
+  // what a machine's root can make of his disk: its root directory is its own "lost+found", and 15 MiB long
+  const forged = Buffer.from(raw);
+  const at = partitionOffset;
+  const blockBytes = 1024 << forged.readUInt32LE(at + 1024 + 0x18);
+  const groupsAt = at + (forged.readUInt32LE(at + 1024 + 0x14) + 1) * blockBytes;
+  const inodeAt = at + forged.readUInt32LE(groupsAt + 8) * blockBytes + forged.readUInt16LE(at + 1024 + 0x58);
+  forged.writeUInt32LE(15 * 2 ** 20, inodeAt + 4);
+  const directoryAt = at + forged.readUInt32LE(inodeAt + 0x28 + 20) * blockBytes;
+  const entry = forged.indexOf('lost+found', directoryAt) - 8;
+  forged.writeUInt32LE(2, entry);
+  let read = 0;
+  const disk = bytesOf(forged);
+  const counted: DiskBytes = { ...disk, read: (from, length) => ((read += 1), disk.read(from, length)) };
+  const path = `${'/lost+found'.repeat(500)}/x`;
+  await assert.rejects(
+    readFileOnDisk(await openRootOf(counted), path, limit),
+    (error) => isCarrelError(error, 'validation_failed') && /too much/.test(error.message),
+  );
+  assert.ok(read < 50, `${read} reads`);
+});
+
 const bytesOf = (content: Buffer): DiskBytes => ({
   bytes: content.length,
   read: async (offset, length) => {

@@ -15,7 +15,7 @@ import { dropOutput, openOutput, saving } from './agent/saved.ts';
 import { createAgents } from './agents.ts';
 import { copyDisk, dropDiskSnapshot, makeDisk, restoreDisk, snapshotDisk } from './disk/disk.ts';
 import type { DiskFiles } from './disk/files.ts';
-import { readStopped } from './disk/read.ts';
+import { missing, readStopped } from './disk/read.ts';
 import { mergeLayers } from './disk/merge.ts';
 import { secretsOf } from './identity.ts';
 import { openRunning, runningVm } from './running.ts';
@@ -144,7 +144,7 @@ export function createQemuDriver(host: DriverHost): Driver {
       await mergeLayers(await filesOf(spec));
     },
     async readDisk(spec, path, options) {
-      const image = await requireDiskImage(spec, host);
+      const image = await requireDiskImage(spec, host).catch(missing);
       return readStopped({ directory: spec.directory, image: image.path }, path, options);
     },
     async openExec({ directory }, execId) {
