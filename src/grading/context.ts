@@ -96,7 +96,10 @@ export function submittedWork({ submission, files, built }: CheckContext): Place
 }
 
 /** A file below tests/; which exist was checked when the lab was loaded. */
-export async function readTest({ folder }: CheckContext, path: string): Promise<Uint8Array> {
+export async function readTest(
+  { folder }: { readonly folder: Pick<LabFolder, 'directory' | 'tests'> },
+  path: string,
+): Promise<Uint8Array> {
   if (!folder.tests.has(path)) throw new CarrelError('lab_invalid', `tests/${path} does not exist`);
   return await readFile(join(folder.directory, 'tests', path));
 }
