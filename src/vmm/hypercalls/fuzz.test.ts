@@ -65,7 +65,7 @@ test(
         if (typeof answer !== 'number') assert.notEqual(describeEnd(answer), '');
         else assert.ok(Number.isInteger(answer), `${call.name}: ${answer}`);
       }),
-      { numRuns: 2000 },
+      { numRuns: 2000 * Number(process.env['CARREL_FUZZ_RUNS'] ?? 1) },
     );
     guest.output.flush();
     assert.ok(!seen.has(canary));

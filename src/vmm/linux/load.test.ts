@@ -182,7 +182,7 @@ function readHostile(bytes: Uint8Array): void {
   }
 }
 const ramForAll = LinuxRam.allocate(256 * MiB);
-const numRuns = Number(process.env['CARREL_FUZZ_RUNS'] ?? 2000);
+const numRuns = 2000 * Number(process.env['CARREL_FUZZ_RUNS'] ?? 1);
 
 for (const [name, make] of [
   ['bzImage', makeBzImage],
