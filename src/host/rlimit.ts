@@ -14,6 +14,8 @@ export async function lowerFileLimit(
   { uid, bytes }: { readonly uid: number; readonly bytes: number },
 ): Promise<boolean> {
   if (!isAlive(process)) return false;
-  await launchOk(['prlimit', `--pid=${process.pid}`, `--fsize=${bytes}`], { uid, gid: uid });
+  // setpriv: ids of ours are beyond what Node takes as `uid` (31 bits)
+  const become = ['setpriv', `--reuid=${uid}`, `--regid=${uid}`, '--clear-groups'] as const;
+  await launchOk([...become, 'prlimit', `--pid=${process.pid}`, `--fsize=${bytes}`]);
   return true;
 }

@@ -204,7 +204,7 @@ test('a copy that waits is nobody until it gets an owner, and then at once', { s
   assert.equal(await bed.driver.adopt(spec), undefined);
   const machine = await bed.boot(spec);
   assert.equal(await templates.waits({ id, directory }), false);
-  assert.equal(machine.runtime.startedFrom, 'template');
+  assert.equal(machine.runtime.startedFrom, 'template', machine.runtime.note ?? '');
   assert.equal(await shell(machine, 'hostname'), spec.name);
   await shell(machine, 'ping -c 1 -W 5 192.168.0.1');
   assert.ok(Number(await shell(machine, "df -k / | awk 'NR == 2 { print $2 }'")) > 800 * 1024);
