@@ -17,6 +17,8 @@ export interface VmHands {
   start(options: { limitMs: number; signal: AbortSignal }): Promise<boolean>;
   console(): Promise<Terminal>;
   readDisk(path: string, options: { maxBytes: number }): Promise<FileRead>;
+  /** How its last run ended, as its keeper wrote it down. */
+  lastEnd(): EndReport;
 }
 
 export function freshVm(hands: VmHands): FreshVm {
@@ -37,10 +39,12 @@ export function freshVm(hands: VmHands): FreshVm {
   let off = false;
   const power = (): Power => {
     if (off) return 'off';
-    const end = ends.get(machine());
-    if (!end) return 'on';
+    const report = ends.get(machine());
+    if (!report) return 'on';
+    // its keeper goes, too, and its last word may have got lost on the way; it is written down before
+    const end = report.end ?? hands.lastEnd().end;
     // QEMU ends well when its guest switches itself off
-    return end.end?.kind === 'exited' && end.end.status === 0 ? 'off' : 'lost';
+    return end?.kind === 'exited' && end.status === 0 ? 'off' : 'lost';
   };
   const powerOff = async (): Promise<void> => {
     if (off) return;

@@ -93,6 +93,7 @@ export function freshMachine(driver: Driver, spec: MachineSpec, held: Held): Fre
       id,
       address,
       console: () => driver.openExec(spec, consoleName),
+      lastEnd: () => driver.lastEnd(spec),
       async readDisk(path, options) {
         if (!driver.readDisk) throw new CarrelError('internal', 'this driver reads no disks');
         return driver.readDisk(spec, path, options);

@@ -11,7 +11,7 @@ import { selectOptionalImageByName } from '#store/images.ts';
 import { type Machine as Row, selectMachine, selectOptionalMachine } from '#store/machines.ts';
 import { selectNetworkByName } from '#store/networks.ts';
 import { type Cloud, driverFor, driverNamed, specOf } from './cloud.ts';
-import { consoleName, type FileRead, type RunningMachine, type Terminal } from './driver.ts';
+import { consoleName, type EndReport, type FileRead, type RunningMachine, type Terminal } from './driver.ts';
 import { carryOut } from './jobs.ts';
 import { imageKindOf, insertWhole, limitsFor, type RequireImage } from './requests.ts';
 import { changeMachine } from './rows.ts';
@@ -41,6 +41,8 @@ export interface FreshMachine extends Pick<
   stop(options: { graceMs: number }): Promise<void>;
   /** False: it runs, and has not answered within `limitMs`, whatever became of it. */
   start(options: { limitMs: number; signal: AbortSignal }): Promise<boolean>;
+  /** How its last run ended, as its keeper wrote it down. */
+  lastEnd(): EndReport;
   /** Its console, on or off. */
   record(): Promise<Terminal>;
   /** See the driver's readDisk; `driver_unsupported` where there is none. */
@@ -114,7 +116,7 @@ async function switchable(
   cloud: Cloud,
   row: Row,
   made: RunningMachine,
-): Promise<Pick<FreshMachine, 'running' | 'stop' | 'start' | 'record' | 'readDisk'>> {
+): Promise<Pick<FreshMachine, 'running' | 'stop' | 'start' | 'lastEnd' | 'record' | 'readDisk'>> {
   const { id } = row;
   const driver = driverFor(cloud, row);
   const spec = await specOf(cloud, row);
@@ -139,6 +141,7 @@ async function switchable(
       last = cloud.living.get(id);
       return answers;
     },
+    lastEnd: () => driver.lastEnd(spec),
     record: () => driver.openExec(spec, consoleName),
     async readDisk(path, options) {
       if (driver.readDisk) return driver.readDisk(spec, path, options);
