@@ -1,4 +1,5 @@
 /** Expectations against what a machine reported of its guest. A problem is a sentence for the student. */
+import { CarrelError } from '#base/errors.ts';
 import type { RunOrder, VcpuReport } from '#vmm/apart/order.ts';
 import type { Bound, GuestExpectation, NamedRegister, VcpuExpectation } from '../format/guest.ts';
 import { type FileSeen, fileProblem, type Judging, textProblem } from './expect.ts';
@@ -23,6 +24,13 @@ function describe(bound: Bound): string {
   const { min, max } = bound;
   if (max === undefined) return `at least ${min}`;
   return min === undefined ? `at most ${max}` : `${min} to ${max}`;
+}
+
+/** What the machine should have told; a mark must not come of what it did not. */
+function told(value: string | null | undefined, what: string): bigint {
+  if (value === undefined || value === null)
+    throw new CarrelError('internal', `the machine of a guest did not report ${what}`);
+  return BigInt(value);
 }
 
 const exitsWord = (count: number): string => (count === 1 ? '1 exit' : `${count} exits`);
@@ -76,7 +84,7 @@ function registersProblem(
 ): string | undefined {
   for (const [name, wanted] of Object.entries(expect.registers ?? {})) {
     const part = name === 'eax' || name === 'ax' ? name : undefined;
-    const found = BigInt(registers[part === undefined ? name : 'rax'] ?? 0);
+    const found = told(registers[part === undefined ? name : 'rax'], name);
     const bits = part === undefined ? 64 : (parts[part] ?? 64);
     const problem = valueProblem(name.toUpperCase(), { found, wanted, bits }, reveal);
     if (problem !== undefined) return problem;
@@ -92,8 +100,8 @@ function memoryProblem(
 ): string | undefined {
   for (const { at, bytes, value } of expect.memory ?? []) {
     const index = asked.findIndex((each) => each.at === at && each.bytes === bytes);
-    const found = BigInt(words[index] ?? 0);
     const what = `memory at ${hex(BigInt(at))}`;
+    const found = told(words[index], what);
     const problem = valueProblem(what, { found, wanted: value, bits: bytes * 8 }, reveal);
     if (problem !== undefined) return problem;
   }
