@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { until } from '#base/deadline.ts';
+import { sleep, until } from '#base/deadline.ts';
 import type { ProgramEnd } from '#contract/schemas/machines.ts';
 import type { Terminal } from '../../../driver.ts';
 import { dropOutput, openOutput, saveOutput, saving } from './saved.ts';
@@ -67,6 +67,18 @@ test('a program whose end nobody saw has ended with its machine; what was droppe
     assert.deepEqual(again.end, { kind: 'killed', reason: 'cancelled' });
     assert.equal(again.read(0).total, 8);
     await dropOutput(directory, 'x-1');
+    await assert.rejects(openOutput(directory, 'x-1'), { code: 'gone' });
+  });
+});
+
+test('what is dropped while it is written down, or looked at, stays away', async () => {
+  await scratch(async (directory) => {
+    const looking = saving(directory, 'x-1', terminalOf(MiB));
+    const closed = saving(directory, 'x-1', terminalOf(MiB));
+    closed.close();
+    await dropOutput(directory, 'x-1');
+    looking.close();
+    await sleep(50);
     await assert.rejects(openOutput(directory, 'x-1'), { code: 'gone' });
   });
 });

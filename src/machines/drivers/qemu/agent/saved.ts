@@ -42,9 +42,14 @@ export async function saveOutput(directory: string, id: string, terminal: Termin
   await writeFileAtomic(path, Buffer.concat([page, head, last.bytes]));
 }
 
-/** Nothing happens if nothing is kept. */
+/** Terminals of this process that would write a file down, by its path. Each forgets about it when asked. */
+const writers = new Map<string, Set<() => Promise<void>>>();
+
+/** Nothing happens if nothing is kept. Terminals that are open, or were just now, do not write it down again. */
 export async function dropOutput(directory: string, id: string): Promise<void> {
-  await rm(pathOf(directory, id), { force: true });
+  const path = pathOf(directory, id);
+  await Promise.all([...(writers.get(path) ?? [])].map((forget) => forget()));
+  await rm(path, { force: true });
 }
 
 /** A terminal of what was written down; `gone` when that is nothing. The program has ended, as its machine has. */
@@ -86,11 +91,25 @@ async function readAll(path: string): Promise<Buffer | undefined> {
 
 /** The same terminal; what it holds is written down when the program ends, and when it is closed. */
 export function saving(directory: string, id: string, terminal: Terminal): Terminal {
+  const path = pathOf(directory, id);
   let saved = Promise.resolve();
   let open = true;
+  let wanted = true;
+  const forget = async (): Promise<void> => {
+    wanted = false;
+    await saved;
+  };
+  const others = writers.get(path) ?? new Set();
+  writers.set(path, others.add(forget));
   const save = (): void => {
     // output that cannot be kept is as lost as before; a directory that is gone needs none
-    saved = saved.then(() => saveOutput(directory, id, terminal)).catch(() => undefined);
+    saved = saved
+      .then(() => (wanted ? saveOutput(directory, id, terminal) : undefined))
+      .catch(() => undefined);
+  };
+  const leave = (): void => {
+    others.delete(forget);
+    if (others.size === 0 && writers.get(path) === others) writers.delete(path);
   };
   const stop = terminal.watch(() => {
     if (terminal.end !== undefined) save();
@@ -108,6 +127,7 @@ export function saving(directory: string, id: string, terminal: Terminal): Termi
       open = false;
       stop();
       save();
+      void saved.then(leave);
       terminal.close();
     },
   };

@@ -31,7 +31,10 @@ export async function startAgent(binary: string = agentBinary): Promise<AgentBed
   const service = await launchService([binary, '--foreground', socket, '--root', directory], {
     ready: () => until(5000, 'the agent to listen', () => (existsSync(socket) ? true : undefined)),
   });
-  const agent = await connectAgent(socket, { limitMs: 10_000 });
+  // the socket is there a moment before it listens
+  const agent = await until(5000, 'the agent to answer', () =>
+    connectAgent(socket, { limitMs: 10_000 }).catch(() => undefined),
+  );
   return {
     directory,
     socket,
