@@ -55,9 +55,10 @@ async function assertAgreement(bed: Bed): Promise<void> {
     everyMs: 50,
   });
   const rows = await db.selectFrom('machines').selectAll().where('deleted_at', 'is', null).execute();
+  // a copy of what was deleted before its turn came: its creation failed and was undone, so it has no directory
+  const orphans = new Set(rows.filter(({ failure }) => failure?.code === 'not_found').map(({ id }) => id));
   const failed = rows.flatMap(({ id, failure }) =>
-    // a copy of what was deleted before its turn came
-    failure && failure.code !== 'not_found' ? [`${id}: ${failure.message}`] : [],
+    failure && !orphans.has(id) ? [`${id}: ${failure.message}`] : [],
   );
   assert.deepEqual(failed, [], 'the death of a daemon is no failure of a machine');
   const living = rows.filter((row) => row.state === 'running' || row.state === 'paused');
@@ -72,7 +73,11 @@ async function assertAgreement(bed: Bed): Promise<void> {
   const directories = readdirSync(join(bed.dataDirectory, 'machines'));
   const links = linkNames().flatMap((name) => /v-\w+/.exec(name) ?? []);
   const ids = living.map(({ id }) => id);
-  assert.deepEqual(sorted(directories), sorted(rows.map(({ id }) => id)), 'directories are those of rows');
+  assert.deepEqual(
+    sorted(directories),
+    sorted(rows.flatMap(({ id }) => (orphans.has(id) ? [] : [id]))),
+    'directories are those of rows',
+  );
   assert.deepEqual(
     sorted([...groups].filter((name) => name.startsWith('m-'))),
     sorted(ids),
