@@ -35,6 +35,23 @@ export async function within<T>(ms: number, what: string, work: Promise<T>): Pro
   }
 }
 
+/**
+ * The work's end, or the signal's reason as soon as it aborts. The work itself is not stopped; how it ends after
+ * that nobody hears.
+ */
+export async function unlessAborted<T>(signal: AbortSignal, work: Promise<T>): Promise<T> {
+  work.catch(() => undefined); // before anything can throw: nobody waits for it any more then
+  signal.throwIfAborted();
+  const { promise: aborted, reject } = Promise.withResolvers<never>();
+  const abort = (): void => reject(signal.reason);
+  signal.addEventListener('abort', abort, { once: true });
+  try {
+    return await Promise.race([work, aborted]);
+  } finally {
+    signal.removeEventListener('abort', abort);
+  }
+}
+
 /** Polls `probe` until it gives a value other than undefined; for states that nothing announces. */
 export async function until<T>(
   ms: number,

@@ -2,6 +2,7 @@
  * What the activities do to the world. Every step looks first and then acts, so each can be cut off by a
  * kill -9 at any point and be done again from the start by the next attempt.
  */
+import { unlessAborted } from '#base/deadline.ts';
 import { CarrelError, isCarrelError, messageOf } from '#base/errors.ts';
 import type { Activity } from '#contract/schemas/machines.ts';
 import type { Machine as Row } from '#store/machines.ts';
@@ -149,20 +150,6 @@ async function ready(scene: Scene, machine: RunningMachine, patience?: Patience)
   }
   cloud.living.hold(spec.id, machine);
   return machine;
-}
-
-/** The work's end, or the signal's: what boots for minutes is not waited for when somebody wants it gone. */
-async function unlessAborted(signal: AbortSignal, work: Promise<void>): Promise<void> {
-  signal.throwIfAborted();
-  const { promise: aborted, reject } = Promise.withResolvers<never>();
-  const abort = (): void => reject(signal.reason);
-  signal.addEventListener('abort', abort, { once: true });
-  work.catch(() => undefined);
-  try {
-    await Promise.race([work, aborted]);
-  } finally {
-    signal.removeEventListener('abort', abort);
-  }
 }
 
 async function stop(scene: Scene, graceMs: number): Promise<undefined> {
