@@ -1,7 +1,8 @@
 /**
  * Guest RAM: pages of ours that a VM sees as its physical memory. A SharedArrayBuffer, so that every thread that
- * runs a vCPU has the same bytes by a plain message. V8 maps it lazily: memory that the guest does not touch
- * costs nothing.
+ * runs a vCPU has the same bytes by a plain message. A growable one, though it never grows: V8 gives such a buffer a
+ * mapping of its own, which begins at a page and is zero without being written; memory that the guest does not touch
+ * costs nothing. An ordinary one may lie in the heap of malloc, which fills it with zeros one by one.
  *
  * KVM keeps the address, and V8 may reuse it once the buffer is garbage: whoever runs a vCPU holds the buffer.
  */
@@ -32,13 +33,12 @@ export class GuestMemory {
     this.hostAddress = addressOf(this.view);
   }
 
-  /** So many bytes of zeros, beginning at a page: the store of a buffer itself does not. */
+  /** So many bytes of zeros, beginning at a page. */
   static allocate(length: number): GuestMemory {
     if (length <= 0 || length % pageBytes !== 0)
       throw new CarrelError('internal', `guest memory comes in pages of ${pageBytes} bytes, not ${length}`);
-    const buffer = new SharedArrayBuffer(length + pageBytes);
-    const over = Number(addressOf(new Uint8Array(buffer)) % BigInt(pageBytes));
-    return new GuestMemory({ buffer, offset: over === 0 ? 0 : pageBytes - over, length });
+    const buffer = new SharedArrayBuffer(length, { maxByteLength: length });
+    return new GuestMemory({ buffer, offset: 0, length });
   }
 
   get length(): number {
