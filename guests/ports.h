@@ -7,7 +7,7 @@
 #define CARREL_PORTS_H
 
 #define PORT_BYTE 0xE9          /* out: one byte of output */
-#define PORT_GIVE_UP 0xE5    /* in: uint64_t words[4]: vector, error code, RIP, CR2; does not come back */
+#define PORT_GIVE_UP 0xE5       /* in: uint64_t words[4]: vector, error code, RIP, CR2; does not come back */
 #define PORT_TRANSLATE 0xE6     /* in: address, struct translation * */
 #define PORT_NUMBER 0xE7        /* out: a number, printed in decimal */
 #define PORT_PRINT 0xE8         /* out: address of a string */

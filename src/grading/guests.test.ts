@@ -249,6 +249,16 @@ int main(void) {
     assert.match(broken ?? '', /^failed 0: a\.yaml:1/);
   });
 
+  test('more words of memory than a run reports are the author’s mistake, and no fault that is tried again', async () => {
+    const words = (from: number): string =>
+      Array.from({ length: 64 }, (_, index) => `{ at: ${from + 8 * index}, value: 0 }`).join(', ');
+    const checks = Array.from({ length: 5 }, (_, index) =>
+      guest(`words-${index}`, `file: hello.c, expect: { memory: [${words(0x10_0000 + 512 * index)}] }`),
+    );
+    const found = await verdicts(checks.join(''), { 'hello.c': hello });
+    for (const each of found) assert.match(each, /^error 0: .* 320 words of memory, and 256 are the most/);
+  });
+
   test('a mode that the host lacks is thrown with the reason, and is no grade', async (context) => {
     if ((await probeKvm()).kind !== 'emulating') return context.skip('this host has every mode');
     await assert.rejects(

@@ -16,6 +16,11 @@ export async function lowerFileLimit(
   if (!isAlive(process)) return false;
   // setpriv: ids of ours are beyond what Node takes as `uid` (31 bits)
   const become = ['setpriv', `--reuid=${uid}`, `--regid=${uid}`, '--clear-groups'] as const;
-  await launchOk([...become, 'prlimit', `--pid=${process.pid}`, `--fsize=${bytes}`]);
-  return true;
+  try {
+    await launchOk([...become, 'prlimit', `--pid=${process.pid}`, `--fsize=${bytes}`]);
+    return true;
+  } catch (error) {
+    if (isAlive(process)) throw error;
+    return false; // it has ended meanwhile
+  }
 }

@@ -54,6 +54,7 @@ export function exportImage(layout: Layout, image: Image, format: ImageFormat): 
       throw new CarrelError(
         'invalid_request',
         `guest ${image.name} was compiled for ${image.guest?.mode} mode`,
+        { hint: `choose the format guest-${image.guest?.mode}` },
       );
     return fileData(image.path);
   }

@@ -176,7 +176,7 @@ export async function openMachines({
         log.warn('idle machines could not be looked for', { error: messageOf(error) }),
       );
       await lookForStalled().catch((error: unknown) =>
-        cloud.log.warn('machines that wait for room on the disk could not be looked for', {
+        log.warn('machines that wait for room on the disk could not be looked for', {
           error: messageOf(error),
         }),
       );

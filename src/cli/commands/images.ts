@@ -77,7 +77,6 @@ function formatOf(file: string, stated: string | undefined, mode?: string): Form
   if (mode !== undefined && stated !== undefined && stated !== `guest-${mode}`)
     throw new CarrelError('invalid_request', `--mode ${mode} and --format ${stated} exclude each other`);
   if (isGuest(file) || mode !== undefined) return imageFormat.parse(stated ?? `guest-${mode ?? 'long'}`);
-
   const ending = file.endsWith('.tgz') ? 'tar.gz' : /\.(tar(?:\.gz|\.zst)?|qcow2|raw)$/.exec(file)?.[1];
   const parsed = imageFormat.safeParse(stated ?? ending);
   if (!parsed.success)
@@ -89,6 +88,14 @@ function formatOf(file: string, stated: string | undefined, mode?: string): Form
 
 /** The program of a guest in C or assembly. */
 async function compiled(file: string, format: Format): Promise<Buffer> {
+  if (isAddress(file))
+    throw new CarrelError(
+      'invalid_request',
+      `${file} is source code, which is compiled here only from a file`,
+      {
+        hint: 'fetch it first',
+      },
+    );
   const [{ compileElf }, { modes }, { modeNames }] = await Promise.all([
     import('#vmm/image/compile.ts'),
     import('#vmm/modes/table.ts'),

@@ -117,7 +117,7 @@ static void write_servers(const char *dns) {
   if (fd >= 0) write_all(fd, text, n), close(fd);
 }
 
-/* true: the machine has the address that the host gave it. */
+/* true: the host has given the machine an address. What does not work with it is seen in the machine. */
 static bool set_network(void) {
   static struct network n;
   char device[DEVICE_BYTES];

@@ -50,7 +50,6 @@ export const vmmDebug: Action = async ({ args, out }) => {
   lines.once('close', () => {
     isOpen = false;
   });
-  // an error of the listener would be nobody's: the loop below throws it
   lines.on('SIGINT', () => void debug.interrupt().then((did) => !did && print('\nquit leaves')));
   try {
     print(`${debug.here()}\nhelp lists the commands`);

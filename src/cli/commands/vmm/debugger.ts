@@ -1,5 +1,5 @@
 /** The debugger's commands: a table of words, each with what it does to a session and what it prints. */
-import { CarrelError } from '#base/errors.ts';
+import { CarrelError, isCarrelError, messageOf } from '#base/errors.ts';
 import { formatDuration } from '#base/units.ts';
 import type { DebugKind } from '#kvm/debug.ts';
 import { parseAddress, parseBreakpoint, parsePlace } from '#vmm/debug/parse.ts';
@@ -238,10 +238,16 @@ export class Debugger {
     if (ms > 1000) this.#print(`(${formatDuration(ms)})`);
   }
 
-  /** Ctrl-C: stops what runs. False if nothing did. */
+  /** Ctrl-C: stops what runs. False if nothing did. Never fails: nobody could hear of it. */
   async interrupt(): Promise<boolean> {
-    const runs = this.#vcpu.state === 'running';
-    await this.session.pause(this.#chosen);
-    return runs;
+    try {
+      const runs = this.#vcpu.state === 'running';
+      await this.session.pause(this.#chosen);
+      return runs;
+    } catch (error) {
+      if (isCarrelError(error, 'wrong_state')) return false; // it just begins anew, or ends
+      this.#print(messageOf(error));
+      return false;
+    }
   }
 }

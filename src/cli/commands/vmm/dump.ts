@@ -4,7 +4,6 @@ import { CarrelError } from '#base/errors.ts';
 import { parseAddress, parsePlace } from '#vmm/debug/parse.ts';
 import { describeEnd } from '#vmm/end.ts';
 import { openSession } from '#vmm/session/session.ts';
-
 import { exitCodes } from '../../exit-codes.ts';
 import type { Action } from '../../spec.ts';
 import { hexDump } from './hexdump.ts';

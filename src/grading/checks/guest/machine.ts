@@ -2,13 +2,13 @@
  * A compiled guest is run by our VMM in a process of its own: a sandbox with the descriptor of /dev/kvm, and nothing
  * of the student's in it but the guest's bytes and the share. What it reports is judged elsewhere.
  */
-import { newId } from '#base/ids.ts';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { CarrelError } from '#base/errors.ts';
+import { newId } from '#base/ids.ts';
 import type { SandboxReport } from '#isolate/sandbox.ts';
 import { machineCommand, seenInside } from '#vmm/apart/inside.ts';
-import { type RunOrder, type RunReport, runReport } from '#vmm/apart/order.ts';
+import { mostWords, type RunOrder, type RunReport, runReport } from '#vmm/apart/order.ts';
 import { findFact } from '#vmm/inspect/facts.ts';
 import { windowBytes } from '#vmm/layout.ts';
 import { type CheckContext, keep, readTest } from '../../context.ts';
@@ -51,9 +51,12 @@ const guestInside = 'guest';
 /** Is it the same run? What is expected of it is not part of it. */
 const keyOf = (
   { file, test, with: more, files, kit, mode, vcpus, ports, share, runs }: GuestRun,
-  { wallMs, outputBytes }: Limits,
+  { wallMs, outputBytes, tmpBytes, tmpFiles, fileBytes }: Limits,
 ): string =>
-  JSON.stringify([file, test, more, files, kit, mode, vcpus, ports, share, runs, wallMs, outputBytes]);
+  JSON.stringify([
+    [file, test, more, files, kit, mode, vcpus, ports, share, runs],
+    [wallMs, outputBytes, tmpBytes, tmpFiles, fileBytes],
+  ]);
 
 const runOf = ({ what }: Check): GuestRun | undefined =>
   what.kind === 'guest' ? what.guest : what.kind === 'answers' ? what.answers.guest : undefined;
@@ -70,6 +73,11 @@ function wantedOf({ folder }: CheckContext, key: string) {
     ...(expect.vcpus ?? []).flatMap((vcpu) => vcpu.memory ?? []),
   ]);
   const words = new Map(memory.map(({ at, bytes }) => [`${at} ${bytes}`, { at, bytes }]));
+  if (words.size > mostWords)
+    throw new CarrelError(
+      'lab_invalid',
+      `the checks of one run of a guest look at ${words.size} words of memory, and ${mostWords} are the most`,
+    );
   const files = new Map<string, number>();
   for (const { path, maxSize } of expectations.flatMap((expect) => expect.files ?? []))
     files.set(path, Math.max(files.get(path) ?? 0, maxSize));
