@@ -20,6 +20,10 @@ ${checks}`;
 const guest = (id: string, what: string, more = ''): string =>
   `  - { id: ${id}, title: T, ${more} guest: { ${what} } }\n`;
 
+/** So many words of memory that are expected to be 0. */
+const zeros = (from: number, count: number): string =>
+  Array.from({ length: count }, (_, index) => `{ at: ${from + 8 * index}, value: 0 }`).join(', ');
+
 /** What a share must hold. */
 const left = (text: string): string => `files: [{ path: c.txt, exact: "${text}" }]`;
 
@@ -250,10 +254,8 @@ int main(void) {
   });
 
   test('more words of memory than a run reports are the author’s mistake, and no fault that is tried again', async () => {
-    const words = (from: number): string =>
-      Array.from({ length: 64 }, (_, index) => `{ at: ${from + 8 * index}, value: 0 }`).join(', ');
     const checks = Array.from({ length: 5 }, (_, index) =>
-      guest(`words-${index}`, `file: hello.c, expect: { memory: [${words(0x10_0000 + 512 * index)}] }`),
+      guest(`words-${index}`, `file: hello.c, expect: { memory: [${zeros(0x10_0000 + 512 * index, 64)}] }`),
     );
     const found = await verdicts(checks.join(''), { 'hello.c': hello });
     for (const each of found) assert.match(each, /^error 0: .* 320 words of memory, and 256 are the most/);

@@ -9,7 +9,9 @@ import { reachCommands } from './reach.ts';
 import { snapshotCommands } from './snapshots.ts';
 import { systemCommands } from './system.ts';
 import { templateCommands } from './templates.ts';
-import { vmmCommands } from './vmm.ts';
+import { linuxCommands } from './vmm/linux.ts';
+import { lookCommands } from './vmm/look.ts';
+import { runCommands } from './vmm/run.ts';
 
 export const groups: readonly GroupSpec[] = [
   { name: 'user', doc: 'accounts' },
@@ -42,5 +44,7 @@ export const commands: readonly CommandSpec[] = [
   ...reachCommands,
   ...templateCommands,
   ...systemCommands,
-  ...vmmCommands,
+  ...runCommands,
+  ...lookCommands,
+  ...linuxCommands,
 ];

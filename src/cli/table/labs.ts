@@ -1,4 +1,5 @@
 import type { CommandSpec } from '../spec.ts';
+import { sshKey } from './options.ts';
 
 const lab = { name: 'lab', doc: 'COURSE/LAB, a lab’s name, or its id' } as const;
 const submission = { name: 'submission', doc: 'its id (s-...), or a lab: your newest one there' } as const;
@@ -102,12 +103,7 @@ export const labCommands: readonly CommandSpec[] = [
     arguments: [lab],
     options: [
       { flags: '--name <name>', doc: 'what a new one is called (as the lab)' },
-      {
-        flags: '--ssh-key <file>',
-        doc: 'a public key that opens root’s account',
-        many: true,
-        complete: 'file',
-      },
+      sshKey,
       { flags: '--no-wait', doc: 'return at once' },
     ],
     remote: true,

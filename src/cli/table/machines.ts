@@ -1,8 +1,6 @@
 import type { CommandSpec } from '../spec.ts';
-import { consoleOptions } from './reach.ts';
+import { consoleOptions, machine, noWait, sshKey } from './options.ts';
 
-const machine = { name: 'machine', doc: 'name or id' } as const;
-const noWait = { flags: '--no-wait', doc: 'return at once; the job goes on' } as const;
 const grace = {
   flags: '--grace <time>',
   doc: 'how long an orderly stop may take (5s; 0 pulls the plug)',
@@ -38,12 +36,7 @@ export const machineCommands: readonly CommandSpec[] = [
       { flags: '--network <name>', doc: 'where it is put (default)' },
       { flags: '--number <n>', doc: 'its subnet, in a network with the routed layout (the lowest free one)' },
       { flags: '--rate <size>', doc: 'what it may send and receive in a second, each (as much as there is)' },
-      {
-        flags: '--ssh-key <file>',
-        doc: 'a public key that opens root’s account',
-        many: true,
-        complete: 'file',
-      },
+      sshKey,
       { flags: '--idle-freeze <time>', doc: 'freeze it when idle for so long; it wakes when wanted' },
       { flags: '--label <key=value>', doc: 'for finding it again', many: true },
       { flags: '--ttl <time>', doc: 'delete it after this time' },

@@ -1,14 +1,5 @@
 import type { CommandSpec } from '../spec.ts';
-
-const machine = { name: 'machine', doc: 'name or id' } as const;
-
-/** How to look at a console, whichever command opens it. */
-export const consoleOptions = [
-  { flags: '--escape <key>', doc: 'the key that leaves: ^], ^A, ... or none (^])' },
-  { flags: '--read-only', doc: 'look, type nothing' },
-  { flags: '--from <byte>', doc: 'start at this offset' },
-  { flags: '--transcript', doc: 'print what is kept of it, of a stopped machine too' },
-] as const;
+import { consoleOptions, machine } from './options.ts';
 
 /** Ports into machines, scripts in them, and the records behind the OS-Cloud routes. */
 export const reachCommands: readonly CommandSpec[] = [

@@ -1,8 +1,7 @@
 import type { CommandSpec } from '../spec.ts';
+import { machine, noWait } from './options.ts';
 
-const machine = { name: 'machine', doc: 'name or id' } as const;
 const name = { name: 'name', doc: 'the snapshot' } as const;
-const noWait = { flags: '--no-wait', doc: 'return at once; the job goes on' } as const;
 
 /** What a machine's disk was, copies of it, and the way in when everything else is lost. */
 export const snapshotCommands: readonly CommandSpec[] = [

@@ -1,17 +1,6 @@
+import { imageFormats } from '#contract/image-formats.ts';
 import type { CommandSpec } from '../spec.ts';
-
-/** Of images: `imageFormat` of the contract, which is not loaded for a line of help. */
-const formats = [
-  'tar',
-  'tar.gz',
-  'tar.zst',
-  'qcow2',
-  'raw',
-  'guest-real',
-  'guest-protected',
-  'guest-paged',
-  'guest-long',
-];
+import { guestModes } from './options.ts';
 
 const image = { name: 'image', doc: 'name or id' } as const;
 const job = { name: 'job', doc: 'its id (j-...)' } as const;
@@ -60,12 +49,12 @@ export const systemCommands: readonly CommandSpec[] = [
       {
         flags: '--format <format>',
         doc: 'stated, never guessed (by the ending)',
-        choices: formats,
+        choices: imageFormats,
       },
       {
         flags: '--mode <mode>',
         doc: 'of a guest: real, protected, paged or long (long)',
-        choices: ['real', 'protected', 'paged', 'long'],
+        choices: guestModes,
       },
       { flags: '--sha256 <hex>', doc: 'what the file must be; verified before anything reads it' },
     ],
@@ -95,8 +84,8 @@ export const systemCommands: readonly CommandSpec[] = [
     options: [
       {
         flags: '--format <format>',
-        doc: 'tar, or qcow2 for a disk, unless given',
-        choices: formats,
+        doc: 'tar, qcow2 for a disk, guest-long for a guest, unless given',
+        choices: imageFormats,
       },
     ],
     remote: true,

@@ -1,4 +1,5 @@
 import type { CommandSpec } from '../spec.ts';
+import { noWait } from './options.ts';
 
 /** Virtual machines that booted ahead of time. */
 export const templateCommands: readonly CommandSpec[] = [
@@ -11,7 +12,7 @@ export const templateCommands: readonly CommandSpec[] = [
       { flags: '--memory <size>', doc: '512M' },
       { flags: '--cpus <n>', doc: 'cores (1)' },
       { flags: '--ready <n>', doc: 'copies that are loaded ahead of time and wait (0)' },
-      { flags: '--no-wait', doc: 'return at once; the job goes on' },
+      noWait,
     ],
     remote: true,
     examples: [

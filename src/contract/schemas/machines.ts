@@ -1,6 +1,7 @@
 /** Machines and images. */
 import { z } from 'zod';
 import { numbered } from '#base/numbered.ts';
+import { imageFormats } from '../image-formats.ts';
 import { bytes, id, labels, line, milliseconds, name, page, time, wait } from './common.ts';
 import { sshKeys } from './keys.ts';
 import { starter } from './starter.ts';
@@ -282,18 +283,7 @@ export const imageDetails = image.extend({
 export type ImageDetails = z.infer<typeof imageDetails>;
 
 export const newImage = z.strictObject({ recipe: name });
-/** Of a root file system, a disk, or a guest for a mode; always stated, never found out by looking. */
-export const imageFormat = z.enum([
-  'tar',
-  'tar.gz',
-  'tar.zst',
-  'qcow2',
-  'raw',
-  'guest-real',
-  'guest-protected',
-  'guest-paged',
-  'guest-long',
-]);
+export const imageFormat = z.enum(imageFormats);
 export const importedImage = z.strictObject({
   name,
   format: imageFormat,

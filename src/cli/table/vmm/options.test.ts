@@ -2,10 +2,10 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { portMaps } from '#vmm/hypercalls/maps.ts';
 import { modeNames } from '#vmm/modes/mode.ts';
-import { vmmCommands } from './vmm.ts';
+import { commands } from '../index.ts';
 
 const choices = (flag: string): (readonly string[] | undefined)[] =>
-  vmmCommands.flatMap(({ options = [] }) =>
+  commands.flatMap(({ options = [] }) =>
     options.filter(({ flags }) => flags.includes(flag)).map(({ choices }) => choices),
   );
 
