@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import * as fc from 'fast-check';
+import { fuzzRuns } from '#base/fuzz.ts';
 import { withoutKvm } from '#kvm/testing.ts';
 import { ExitCounters } from '../counters.ts';
 import { describeEnd } from '../end.ts';
@@ -65,7 +66,7 @@ test(
         if (typeof answer !== 'number') assert.notEqual(describeEnd(answer), '');
         else assert.ok(Number.isInteger(answer), `${call.name}: ${answer}`);
       }),
-      { numRuns: 2000 * Number(process.env['CARREL_FUZZ_RUNS'] ?? 1) },
+      { numRuns: fuzzRuns(2000) },
     );
     guest.output.flush();
     assert.ok(!seen.has(canary));

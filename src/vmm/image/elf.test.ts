@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import * as fc from 'fast-check';
 import { isCarrelError } from '#base/errors.ts';
+import { fuzzRuns } from '#base/fuzz.ts';
 import { windowBytes } from '../layout.ts';
 import { long } from '../modes/long.ts';
 import { readElf } from './elf.ts';
@@ -85,7 +86,7 @@ test('any bytes, and any program with bytes changed, are loaded within the windo
         assert.ok(isCarrelError(error, 'validation_failed'), String(error));
       }
     }),
-    { numRuns: 2000 },
+    { numRuns: fuzzRuns(2000) },
   );
 });
 

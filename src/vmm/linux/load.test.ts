@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import * as fc from 'fast-check';
 import { CarrelError, isCarrelError } from '#base/errors.ts';
+import { fuzzRuns } from '#base/fuzz.ts';
 import { e820, e820Type } from './e820.ts';
 import { bootPageTables } from './entry-state.ts';
 import { header } from './header.ts';
@@ -182,7 +183,7 @@ function readHostile(bytes: Uint8Array): void {
   }
 }
 const ramForAll = LinuxRam.allocate(256 * MiB);
-const numRuns = 2000 * Number(process.env['CARREL_FUZZ_RUNS'] ?? 1);
+const numRuns = fuzzRuns(2000);
 
 for (const [name, make] of [
   ['bzImage', makeBzImage],

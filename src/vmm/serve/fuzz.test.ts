@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import * as fc from 'fast-check';
 import { isCarrelError } from '#base/errors.ts';
+import { fuzzRuns } from '#base/fuzz.ts';
 import { debugKinds } from '#kvm/debug.ts';
 import { registerNames } from '#kvm/registers.ts';
 import { holdings, withoutKvm } from '#kvm/testing.ts';
@@ -66,7 +67,7 @@ test(
         for (const each of heard) event.parse(each);
         assert.deepEqual(broken, []);
       }),
-      { numRuns: 40 * Number(process.env['CARREL_FUZZ_RUNS'] ?? 1) },
+      { numRuns: fuzzRuns(40) },
     );
     const { fds, mappings } = holdings();
     assert.deepEqual([fds, mappings], [before.fds, before.mappings]);

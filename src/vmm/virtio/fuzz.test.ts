@@ -9,6 +9,7 @@ import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { Worker } from 'node:worker_threads';
 import * as fc from 'fast-check';
+import { fuzzRuns } from '#base/fuzz.ts';
 import { createBlock } from './block/block.ts';
 import { fileStore } from './block/store.ts';
 import { Console } from './console/console.ts';
@@ -18,8 +19,6 @@ import { Net } from './net/net.ts';
 import { bytesIn } from './pieces.ts';
 import { rangeBytes } from './registers.ts';
 import { TestDriver } from './testing.ts';
-
-const times = Number(process.env['CARREL_FUZZ_RUNS'] ?? 1);
 
 const ramBytes = 32_768;
 const size = 16;
@@ -361,7 +360,7 @@ for (const [name, makeSubject] of Object.entries(subjects))
           assert.equal(driver.status, 15);
         },
       ),
-      { numRuns: 800 * times },
+      { numRuns: fuzzRuns(800) },
     );
     context.diagnostic(
       `served ${served}; ${[...faults].map(([fault, count]) => `${fault} ${count}`).join(', ')}`,
@@ -413,7 +412,7 @@ for (const [name, makeSubject] of Object.entries(subjects))
     const ended = new Promise((resolve) => worker.once('exit', resolve));
     await new Promise((resolve) => worker.once('online', resolve));
     const limit = Date.now() + 60_000;
-    for (let round = 0; Atomics.load(stop, 1) < 300_000 * times && Date.now() < limit; round += 1) {
+    for (let round = 0; Atomics.load(stop, 1) < fuzzRuns(300_000) && Date.now() < limit; round += 1) {
       offer(driver, round % 2, round % size, 1);
       if (round % 3 === 0) subject.disturb(round % 200);
       if (driver.mmio.fault) {
