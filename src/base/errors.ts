@@ -52,7 +52,7 @@ export interface ErrorDetails {
 /**
  * @example
  * throw new CarrelError('name_taken', 'machine "web" already exists in your account', {
- *   hint: 'choose another name, or delete it with: carrel machine delete web',
+ *   hint: 'choose another name, or delete it with: carrel machine rm web',
  * });
  */
 export class CarrelError extends Error {

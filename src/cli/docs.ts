@@ -46,7 +46,7 @@ export function cliMarkdown(): string {
   return `${[
     '# The command line',
     '<!-- Made from src/cli/table by `node .ci/write-docs.ts`; a test compares. -->',
-    'Every command has `--help` with examples, and `--json`: the result as JSON on standard output, an error as a JSON problem on standard error. Progress and remarks go to standard error. Names are accepted instead of ids.',
+    'Every command has `--help` with examples, and `--json`: the result as JSON on standard output, an error as a JSON problem on standard error. Progress and remarks go to standard error. Names are accepted instead of ids; an administrator may name anybody’s machine, as long as only one is called so.',
     '## Which cloud, and as whom',
     [
       'Commands that talk to a cloud take',

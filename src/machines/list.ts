@@ -86,7 +86,7 @@ export function openViews(db: Db): Views {
       const [view] = await views(rows);
       if (view) return view;
       throw new CarrelError('not_found', `there is no machine ${JSON.stringify(reference.slice(0, 64))}`, {
-        hint: 'see yours with: carrel machine list',
+        hint: 'see yours with: carrel machine ls',
       });
     },
     async get(id) {

@@ -89,7 +89,7 @@ export async function insertMachine(
   } catch (error) {
     if (violatedConstraint(error) !== 'machines_owner_name') throw error;
     throw new CarrelError('name_taken', `machine "${values.name}" already exists in your account`, {
-      hint: `choose another name, or delete it with: carrel machine delete ${values.name}`,
+      hint: `choose another name, or delete it with: carrel machine rm ${values.name}`,
       cause: error,
     });
   }

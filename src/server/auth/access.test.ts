@@ -376,6 +376,17 @@ test('a machine that grades is not its student’s to use', async () => {
   assert.equal((await server.ask(people.ta, 'GET', `/v1/machines/${machine.id}`)).status, 200);
 });
 
+test('an administrator names everybody’s machines, and is asked which where there are several', async () => {
+  const { db } = server.store;
+  await insertMachine(db, { name: 'rare', owner_id: people.student.id, driver: 'container' });
+  assert.equal((await server.ask(people.admin, 'GET', '/v1/machines/rare')).status, 200);
+  const several = await server.ask(people.admin, 'GET', '/v1/machines/web');
+  assert.equal(several.status, 400);
+  for (const { machine = '' } of [own, foreign]) assert.ok(JSON.stringify(several.body).includes(machine));
+  await insertMachine(db, { name: 'web', owner_id: people.admin.id, driver: 'container' });
+  assert.equal((await server.ask(people.admin, 'GET', '/v1/machines/web')).status, 200);
+});
+
 test('names lead to one’s own machine only, and courses go by id or name', async () => {
   assert.equal((await server.ask(people.student, 'GET', '/v1/machines/web')).status, 200);
   assert.equal((await server.ask(people.ta, 'GET', '/v1/machines/web')).status, 404);

@@ -157,6 +157,9 @@ async function submission(db: Db, actor: Actor, params: Params): Promise<Relatio
 }
 
 /** By id, or by the name of one of the caller's own. */
+/** Of machines with one name, as many as a hint may list. */
+const maxNamesakes = 10;
+
 async function machine(db: Db, actor: Actor, params: Params): Promise<Relation> {
   const key = params['machine'] ?? '';
   const rows = db
@@ -172,12 +175,19 @@ async function machine(db: Db, actor: Actor, params: Params): Promise<Relation> 
       'members.role',
     ])
     .where('machines.deleted_at', 'is', null);
-  const row = await (
+  const named = rows.where('machines.name', '=', key);
+  const own = await (
     isId('machine', key)
       ? rows.where('machines.id', '=', key)
-      : rows.where('machines.name', '=', key).where('machines.owner_id', '=', actor.id)
+      : named.where('machines.owner_id', '=', actor.id)
   ).executeTakeFirst();
+  // An administrator's list has everybody's machines, so their names lead somewhere, too: his own goes first.
+  const [row, ...others] = own ? [own] : actor.admin ? await named.limit(maxNamesakes).execute() : [];
   if (!row) throw notFound('machine', key);
+  if (others.length > 0)
+    throw new CarrelError('invalid_request', `more than one machine is called "${key.slice(0, 80)}"`, {
+      hint: `say which one by its id: ${[row, ...others].map(({ id }) => id).join(', ')}`,
+    });
   return {
     params: { ...params, machine: row.id },
     courseId: row.course_id,

@@ -131,6 +131,6 @@ export async function openAuthenticator(
 
 export function unauthenticated(): CarrelError {
   return new CarrelError('unauthenticated', 'no valid token came with the request', {
-    hint: 'send it as: Authorization: Bearer carrel_...; make one with: carrel token create',
+    hint: 'send it as: Authorization: Bearer carrel_...; make one with: carrel token new',
   });
 }

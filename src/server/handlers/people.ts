@@ -176,7 +176,7 @@ async function requireRoom(tx: Db, owner: UserRow): Promise<void> {
     .executeTakeFirstOrThrow();
   if (count >= MAX_TOKENS)
     throw new CarrelError('quota_exceeded', `${owner.name} has ${MAX_TOKENS} tokens already`, {
-      hint: 'revoke some: carrel token list',
+      hint: 'revoke some: carrel token ls',
       details: { limit: MAX_TOKENS },
     });
 }

@@ -8,6 +8,7 @@ import { sleep, within } from '#base/deadline.ts';
 import { CarrelError, isCarrelError } from '#base/errors.ts';
 import { createMemfd } from '#host/memfd.ts';
 import { copySparse } from '#host/sparse.ts';
+import type { Group } from '#isolate/cgroups/group.ts';
 import { type Kept, machineGroup } from '#isolate/kept.ts';
 import type { MachineSpec } from '../../../driver.ts';
 import type { EarlySpec, ParkContext } from '../../../templates/driver.ts';
@@ -165,6 +166,16 @@ export async function becomeNobody(agent: Agent, spec: MachineSpec): Promise<voi
   await agent.run({ ...quietly, argv: ['/bin/rm', '-f', ...identityPaths(identity)] });
 }
 
+/** Waits until a guest has nothing to do; not for ever. */
+async function untilIdle(group: Pick<Group, 'usage'>, signal: AbortSignal): Promise<void> {
+  const end = performance.now() + settleMs;
+  for (let quiet = 0; quiet < quietLooks && performance.now() < end;) {
+    const before = group.usage().cpuMs ?? 0;
+    await sleep(lookMs, signal);
+    quiet = (group.usage().cpuMs ?? 0) - before < lookMs * idleShare ? quiet + 1 : 0;
+  }
+}
+
 /** From power on to a machine that has nothing to do, is known to nobody, and has everything on its disk. */
 async function boot(
   spec: MachineSpec,
@@ -176,19 +187,17 @@ async function boot(
   // its wire is loose; to the guest, too: a clone begins without a link, and gets it together with its address
   await withQmp(directory, (qmp) => qmp.execute('set_link', { name: 'net0', up: false }, nothing));
   await untilReady({ kept, directory, agents, hasAgent: true }, { limitMs: bootMs });
+  step('wait until it is idle');
+  const idle = (): Promise<void> => untilIdle(machineGroup(instance, id), signal);
+  await idle();
+  // Not before: the SSH server is still to come when the agent answers, and an init that begins without a machine-id makes
+  // one and lays it over the file for good (machine-id(5)).
   await agents.use(directory, async (agent) => {
     await runIfThere(agent, ['/etc/carrel/ssh', 'late']);
     // an image whose copies could not get a name is no template
     await becomeNobody(agent, spec);
   });
-  step('wait until it is idle');
-  const group = machineGroup(instance, id);
-  const end = performance.now() + settleMs;
-  for (let quiet = 0; quiet < quietLooks && performance.now() < end;) {
-    const before = group.usage().cpuMs ?? 0;
-    await sleep(lookMs, signal);
-    quiet = (group.usage().cpuMs ?? 0) - before < lookMs * idleShare ? quiet + 1 : 0;
-  }
+  await idle();
   await agents.use(directory, async (agent) => {
     // what a first command needs is in memory then
     await runTrue(agent, { signal });

@@ -21,7 +21,7 @@ export const stateFd = 7;
 export const stateSocketInJail = '/machine/state.sock';
 
 /** Changes when a machine that was booted by an older Carrel would not do for a template any more. */
-const seedVersion = 2;
+const seedVersion = 3;
 
 /** Devices and processors of some 400 KiB; a guest's virtio queues may add to them, but never this much. */
 const maxStateBytes = 64 * 2 ** 20;
