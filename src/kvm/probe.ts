@@ -49,6 +49,7 @@ const words: Readonly<Record<KvmKind, Pick<Finding, 'state' | 'found' | 'consequ
     found: 'runs, but emulates: no 32-bit paging',
     consequence:
       'labs on the hypervisor work with their own small guests; unmodified operating systems need QEMU’s emulation',
+    remedy: 'none on this host; one with VT-x or AMD-V, or nested virtualization, runs them at full speed',
   },
   real: { state: 'ok', found: 'runs on hardware', consequence: 'virtual machines at full speed' },
 };

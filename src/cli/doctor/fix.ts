@@ -11,7 +11,11 @@ export async function fix(): Promise<void> {
     throw new CarrelError('forbidden', 'packages are installed by root', {
       hint: 'sudo carrel doctor --fix',
     });
-  const child = spawn(launcher, ['isolate', '--help'], { stdio: ['ignore', 'ignore', 'inherit'] });
+  const child = spawn(launcher, ['isolate', '--help'], {
+    stdio: ['ignore', 'ignore', 'inherit'],
+    // Who asks for the set-up here means it, also where other commands were told to leave it out.
+    env: { ...process.env, CARREL_SKIP_SETUP: '' },
+  });
   const status = await new Promise<number | null>((resolve, reject) => {
     child.once('error', reject);
     child.once('exit', resolve);
