@@ -84,6 +84,8 @@ async function addressOf({ client }: Person, machine: string): Promise<string> {
   return (await client.getMachine({ params: { machine } })).address ?? assert.fail();
 }
 
+const stale = (error: unknown): boolean => isCarrelError(error, 'etag_mismatch');
+
 suite('machines of a real cloud', { skip, concurrency: false, timeout: 300_000 }, () => {
   let cloud: Cloud;
   let ada: Person;
@@ -120,7 +122,32 @@ suite('machines of a real cloud', { skip, concurrency: false, timeout: 300_000 }
     const back = await ada.client.readFile({ params, query: { path: '/root/data.bin' } });
     const whole = back instanceof Uint8Array ? back : new Uint8Array(await new Response(back).arrayBuffer());
     assert.ok(Buffer.from(whole).equals(bytes));
+    for (const path of ['../../etc/passwd', '/root/two\nlines'])
+      await assert.rejects(ada.client.writeFile({ params, query: { path }, bytes }), (error) =>
+        isCarrelError(error, 'validation_failed'),
+      );
     await remove(ada, 'first');
+  });
+
+  test('who has seen another version of a machine changes nothing; one key restarts it once', async () => {
+    await make(ada, 'seen');
+    const { client } = ada;
+    const params = { machine: 'seen' };
+    const { gen } = await client.getMachine({ params });
+    const old = { ifMatch: `"${gen - 1}"` };
+    await assert.rejects(client.deleteMachine({ params }, old), stale);
+    await assert.rejects(client.stopMachine({ params, body: {} }, old), stale);
+    assert.equal((await client.getMachine({ params })).gen, gen);
+
+    const once = { ifMatch: `"${gen}"`, idempotencyKey: crypto.randomUUID() };
+    const first = await client.restartMachine({ params, body: {} }, once);
+    const again = await client.restartMachine({ params, body: {} }, once);
+    assert.equal(again.job.id, first.job.id);
+    const ended = await client.getJob({ params: { job: first.job.id }, query: { wait: 30 } });
+    assert.equal(ended.state, 'done', JSON.stringify(ended.error));
+    const { items } = await client.listJobs({ params: {}, query: { kind: ended.kind } });
+    assert.equal(items.length, 1);
+    await remove(ada, 'seen');
   });
 
   test('limits hold: memory, processes, time, disk', async () => {

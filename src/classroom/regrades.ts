@@ -88,6 +88,7 @@ export function defineRegradeJob({ db }: { readonly db: Db }) {
               parentId: job.id,
               priority: -1,
               requester: job.requester,
+              requestId: job.request_id,
               resources: [`/v1/submissions/${id}`],
             },
           );

@@ -1,7 +1,7 @@
 /** The OpenAPI 3.1 document, made from the same schemas that validate requests. */
 import { z } from 'zod';
 import { operations } from './api.ts';
-import type { Route } from './route.ts';
+import { takesIfMatch, type Route } from './route.ts';
 import { problem } from './schemas/common.ts';
 import * as jobSchemas from './schemas/jobs.ts';
 import * as labSchemas from './schemas/labs.ts';
@@ -90,7 +90,7 @@ function parametersOf(route: Route): Json[] {
   const headers: Json[] = [];
   if (route.idempotent)
     headers.push(header('Idempotency-Key', 'The same key and body make the same thing once, for 24 hours'));
-  if (route.etag && route.method !== 'GET')
+  if (takesIfMatch(route))
     headers.push(header('If-Match', 'Refuse the write if the object has another ETag'));
   return [...path, ...query, ...headers];
 }

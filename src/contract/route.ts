@@ -56,10 +56,17 @@ export interface Route {
   readonly status?: 200 | 201 | 202 | 204;
   /** Answers with an ETag, and (for writes) honours If-Match. */
   readonly etag?: true;
+  /** A write that honours If-Match with the ETag of what its path names. Every other write refuses that header. */
+  readonly conditional?: true;
   /** A write that honours `Idempotency-Key`. */
   readonly idempotent?: true;
   /** The connection becomes a WebSocket (see stream.ts for what is spoken on it). */
   readonly websocket?: true;
+}
+
+/** Whether a request may say which version of the object it means. */
+export function takesIfMatch({ method, etag, conditional }: Route): boolean {
+  return conditional === true || (etag === true && method !== 'GET');
 }
 
 export type PathParams<P extends string> = P extends `${string}{${infer Name}}${infer Rest}`

@@ -5,7 +5,8 @@
  */
 import { sql } from 'kysely';
 import { CarrelError } from '#base/errors.ts';
-import type { Machine, MachineState } from '#contract/schemas/machines.ts';
+import type { Machine, MachineOrder, MachineState } from '#contract/schemas/machines.ts';
+import { decodeCursor, encodeCursor } from '#contract/page.ts';
 import type { Db } from '#store/schema.ts';
 import type { Actor } from '#base/actor.ts';
 import { activityOf, driverOf, limitsOf } from './rows.ts';
@@ -17,6 +18,7 @@ export interface ListQuery {
   readonly courseId?: string | undefined;
   /** `key=value`, or `key` for any value. */
   readonly label?: string | undefined;
+  readonly sort?: MachineOrder | undefined;
   readonly cursor?: string | undefined;
   readonly limit?: number | undefined;
 }
@@ -66,11 +68,12 @@ export function openViews(db: Db): Views {
       const key = JSON.stringify([actor.id, actor.admin, query]);
       return once(key, async () => {
         const limit = query.limit ?? 100;
-        const rows = await visible(db, actor, query)
+        const rows = await ordered(visible(db, actor, query), query)
           .limit(limit + 1)
           .execute();
         const page = rows.slice(0, limit);
-        return { items: await views(page), next: rows.length > limit ? (page.at(-1)?.id ?? null) : null };
+        const last = rows.length > limit ? page.at(-1) : undefined;
+        return { items: await views(page), next: last ? encodeCursor(...keyOf(last)) : null };
       });
     },
     async find(actor, reference) {
@@ -98,7 +101,7 @@ export function openViews(db: Db): Views {
 }
 
 /** Ids and generations of what the actor may see: his own, those of courses he staffs, all for administrators. */
-export function visible(db: Db, actor: Actor, { state, owner, courseId, label, cursor }: ListQuery) {
+export function visible(db: Db, actor: Actor, { state, owner, courseId, label }: ListQuery) {
   let query = db.selectFrom('machines as m').select(['m.id', 'm.gen']).where('m.deleted_at', 'is', null);
   if (!actor.admin)
     query = query
@@ -130,8 +133,45 @@ export function visible(db: Db, actor: Actor, { state, owner, courseId, label, c
         ? query.where(sql<boolean>`m.labels ? ${key}`)
         : query.where(sql<boolean>`m.labels ->> ${key} = ${value}`);
   }
-  if (cursor !== undefined) query = query.where('m.id', '>', cursor);
-  return query.orderBy('m.id');
+  return query;
+}
+
+const sortKeys = {
+  name: sql<string>`m.name`,
+  // exact to the microsecond, which a Date is not, and in an order that texts have too
+  created: sql<string>`to_char(m.created_at at time zone 'UTC', 'YYYYMMDDHH24MISSUS')`,
+} as const;
+
+interface Ordered {
+  readonly id: string;
+  /** What it is sorted by before its id. */
+  readonly key: string | null;
+}
+
+const keyOf = ({ id, key }: Ordered): readonly string[] => (key === null ? [id] : [key, id]);
+
+/** In the order that is asked for, from behind the cursor on. */
+function ordered(query: ReturnType<typeof visible>, { sort, cursor }: ListQuery) {
+  if (sort === undefined) {
+    const after = cursor === undefined ? undefined : decodeCursor(cursor, 1)[0];
+    return query
+      .select(sql<string | null>`null`.as('key'))
+      .$if(after !== undefined, (rows) => rows.where('m.id', '>', after ?? ''))
+      .orderBy('m.id');
+  }
+  const down = sort.startsWith('-');
+  const key = sortKeys[sort === 'name' || sort === '-name' ? 'name' : 'created'];
+  // names are ASCII: byte by byte, whatever the collation of the database
+  const sorted = sql<string>`${key} collate "C"`;
+  const [after, id] = cursor === undefined ? [] : decodeCursor(cursor, 2);
+  const direction = down ? 'desc' : 'asc';
+  return query
+    .select(sql<string | null>`${key}`.as('key'))
+    .$if(after !== undefined, (rows) =>
+      rows.where(sql<boolean>`(${sorted}, m.id) ${sql.raw(down ? '<' : '>')} (${after}, ${id})`),
+    )
+    .orderBy(sorted, direction)
+    .orderBy('m.id', direction);
 }
 
 async function selectViews(db: Db, ids: readonly string[]): Promise<Machine[]> {

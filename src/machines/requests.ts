@@ -193,6 +193,8 @@ export async function acceptCreation(
 
 export interface VerbOptions extends RequestInfo {
   readonly graceMs?: number;
+  /** Throws if the generation of the locked row is not the one that the caller saw. */
+  readonly allow?: (gen: number) => void;
 }
 
 /** Any other verb. The caller has checked that the actor may use the machine; null is Carrel itself. */
@@ -201,10 +203,11 @@ export async function requestVerb(
   actor: Actor | null,
   id: string,
   verb: Verb,
-  { graceMs, requestId }: VerbOptions = {},
+  { graceMs, requestId, allow }: VerbOptions = {},
 ): Promise<Accepted> {
   const { job, began } = await transaction(cloud.db, async (tx) => {
     const row = await selectMachineForUpdate(tx, id);
+    allow?.(row.gen);
     if (verb === 'pause' || verb === 'resume') requireCapability(driverFor(cloud, row), 'pause');
     const options = { requester: actor?.id ?? null, requestId: requestId ?? null, resources: [id] };
     const decision = decide({ state: row.state, activity: activityOf(row) }, verb);

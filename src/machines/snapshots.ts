@@ -22,7 +22,7 @@ import { type Cloud, driverFor } from './cloud.ts';
 import { requireCapability } from './driver.ts';
 import { eventOf } from './events.ts';
 import { jobKey, jobKindOf } from './jobs.ts';
-import { type Accepted, jobAtWork } from './requests.ts';
+import { type Accepted, jobAtWork, type VerbOptions } from './requests.ts';
 import { activityOf, changeMachine } from './rows.ts';
 import { decideDiskWork, type DiskWork } from './state.ts';
 
@@ -37,7 +37,7 @@ export interface Snapshots {
   ): Promise<Accepted & { readonly snapshotId: string }>;
   /** `key`: id or name. */
   dropSnapshot(actor: Actor, machineId: string, key: string, options?: RequestInfo): Promise<Accepted>;
-  restore(actor: Actor, machineId: string, key: string, options?: RequestInfo): Promise<Accepted>;
+  restore(actor: Actor, machineId: string, key: string, options?: VerbOptions): Promise<Accepted>;
 }
 
 /** Each holds what has changed since, and the host's disk is everybody's. */
@@ -87,7 +87,7 @@ export function openSnapshots(cloud: Cloud): Snapshots {
 
     async restore(actor, machineId, key, options = {}) {
       const accepted = await transaction(db, async (tx) => {
-        const row = await lock(cloud, tx, machineId, 'restoring');
+        const row = await lock(cloud, tx, machineId, 'restoring', options.allow);
         const snapshot = await requireReady(tx, machineId, key);
         return begin(tx, row, 'restoring', snapshot, actor, options);
       });
@@ -97,8 +97,15 @@ export function openSnapshots(cloud: Cloud): Snapshots {
 }
 
 /** The machine's row, locked, if the work may begin. */
-async function lock(cloud: Cloud, tx: Tx, machineId: string, work: DiskWork): Promise<Row> {
+async function lock(
+  cloud: Cloud,
+  tx: Tx,
+  machineId: string,
+  work: DiskWork,
+  allow?: VerbOptions['allow'],
+): Promise<Row> {
   const row = await selectMachineForUpdate(tx, machineId);
+  allow?.(row.gen);
   requireCapability(driverFor(cloud, row), 'snapshot');
   const decision = decideDiskWork({ state: row.state, activity: activityOf(row) }, work);
   if (decision.kind !== 'refused') return row;

@@ -7,12 +7,14 @@ export const jobList: Action = async ({ args, out, connect }) => {
   const { client } = await connect();
   const state = jobState.optional().parse(args.option('state'));
   const kind = args.option('kind');
+  const parent = args.option('parent');
   const { items } = await client.listJobs({
     params: {},
     query: {
       limit: args.number('limit') ?? 50,
       ...(state && { state }),
       ...(kind !== undefined && { kind }),
+      ...(parent !== undefined && { parent }),
     },
   });
   out.table(
@@ -48,6 +50,9 @@ export const jobShow: Action = async ({ args, out, connect }) => {
     lines.push(`by         ${job.requester ?? 'Carrel'}, attempts ${job.attempts}`);
     lines.push(`created    ${job.createdAt}`, `finished   ${job.finishedAt ?? 'not yet'}`);
     if (job.resources.length > 0) lines.push(`about      ${job.resources.join(', ')}`);
+    if (job.requestId !== null) lines.push(`request    ${job.requestId}`);
+    for (const [index, { name, at }] of job.steps.entries())
+      lines.push(`${index === 0 ? 'steps' : '     '}      ${at}  ${name}`);
     return lines.join('\n');
   });
   return undefined;

@@ -6,6 +6,7 @@ import { formatDuration, formatSize } from '#base/units.ts';
 import { faultOfKey } from '#contract/schemas/keys.ts';
 import {
   driverName,
+  machineOrder,
   machineState,
   newMachine,
   type Machine,
@@ -158,6 +159,7 @@ export const machineNew: Action = async ({ args, out, connect }) => {
 export const machineList: Action = async ({ args, out, connect }) => {
   const { client } = await connect();
   const state = machineState.optional().parse(args.option('state'));
+  const sort = machineOrder.optional().parse(args.option('sort'));
   const given = Object.fromEntries(
     ['owner', 'course', 'label'].flatMap((key) => {
       const value = args.option(key);
@@ -165,7 +167,10 @@ export const machineList: Action = async ({ args, out, connect }) => {
     }),
   );
   const machines = await all((page) =>
-    client.listMachines({ params: {}, query: { ...page, ...given, ...(state && { state }) } }),
+    client.listMachines({
+      params: {},
+      query: { ...page, ...given, ...(state && { state }), ...(sort && { sort }) },
+    }),
   );
   out.table(machines, columns(out), 'no machines; make one with: carrel machine new NAME');
   return undefined;

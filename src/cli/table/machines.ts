@@ -67,6 +67,11 @@ export const machineCommands: readonly CommandSpec[] = [
       { flags: '--owner <name>', doc: 'of this account' },
       { flags: '--course <course>', doc: 'of this course' },
       { flags: '--label <key=value>', doc: 'with this label' },
+      {
+        flags: '--sort <key>',
+        doc: 'in which order; with a dash the other way round',
+        choices: ['name', '-name', 'created', '-created'],
+      },
     ],
     remote: true,
     examples: [

@@ -116,6 +116,7 @@ export const systemCommands: readonly CommandSpec[] = [
         choices: ['queued', 'running', 'done', 'failed', 'cancelled'],
       },
       { flags: '--kind <kind>', doc: 'of this kind' },
+      { flags: '--parent <job>', doc: 'its children' },
       { flags: '--limit <n>', doc: 'at most so many (50)' },
     ],
     remote: true,
@@ -127,7 +128,7 @@ export const systemCommands: readonly CommandSpec[] = [
     doc: 'one job',
     arguments: [job],
     remote: true,
-    examples: [{ line: 'carrel job show j-0123456789ab', doc: 'step, progress, error' }],
+    examples: [{ line: 'carrel job show j-0123456789ab', doc: 'steps, progress, error' }],
     load: async () => (await import('../commands/jobs.ts')).jobShow,
   },
   {

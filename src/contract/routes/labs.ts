@@ -72,6 +72,7 @@ export const labRoutes = {
     body: openLabMachine,
     reply: accepted,
     status: 202,
+    idempotent: true,
   },
   submit: {
     method: 'POST',

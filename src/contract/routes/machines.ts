@@ -58,6 +58,7 @@ export const machineRoutes = {
     access: 'machine:use',
     reply: accepted,
     status: 202,
+    conditional: true,
   },
   startMachine: {
     method: 'POST',
@@ -66,6 +67,8 @@ export const machineRoutes = {
     access: 'machine:use',
     reply: accepted,
     status: 202,
+    conditional: true,
+    idempotent: true,
   },
   stopMachine: {
     method: 'POST',
@@ -75,6 +78,8 @@ export const machineRoutes = {
     body: stopOptions,
     reply: accepted,
     status: 202,
+    conditional: true,
+    idempotent: true,
   },
   restartMachine: {
     method: 'POST',
@@ -84,6 +89,8 @@ export const machineRoutes = {
     body: stopOptions,
     reply: accepted,
     status: 202,
+    conditional: true,
+    idempotent: true,
   },
   pauseMachine: {
     method: 'POST',
@@ -92,6 +99,8 @@ export const machineRoutes = {
     access: 'machine:use',
     reply: accepted,
     status: 202,
+    conditional: true,
+    idempotent: true,
   },
   resumeMachine: {
     method: 'POST',
@@ -100,6 +109,8 @@ export const machineRoutes = {
     access: 'machine:use',
     reply: accepted,
     status: 202,
+    conditional: true,
+    idempotent: true,
   },
   runInMachine: {
     method: 'POST',

@@ -38,6 +38,8 @@ export const snapshotRoutes = {
     access: 'machine:use',
     reply: accepted,
     status: 202,
+    conditional: true,
+    idempotent: true,
   },
   cloneMachine: {
     method: 'POST',

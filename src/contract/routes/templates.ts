@@ -20,6 +20,7 @@ export const templateRoutes = {
     body: newTemplate,
     reply: accepted,
     status: 202,
+    idempotent: true,
   },
   removeTemplate: {
     method: 'DELETE',

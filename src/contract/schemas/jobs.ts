@@ -11,9 +11,14 @@ export const job = z.strictObject({
   state: jobState,
   parentId: id.nullable(),
   requester: name.nullable(),
+  /** The X-Request-Id of the request that asked for it. */
+  requestId: z.string().nullable(),
   /** Ids of what it works on. */
   resources: z.array(id),
+  /** The step that it is at, or ended with. */
   step: z.string().nullable(),
+  /** Every step so far, of all attempts, with when it began. */
+  steps: z.array(z.strictObject({ name: z.string(), at: time })),
   progress: z.strictObject({ done: z.number(), total: z.number(), what: z.string() }).nullable(),
   attempts: z.int(),
   result: z.unknown(),
@@ -25,7 +30,12 @@ export const job = z.strictObject({
 });
 export type Job = z.infer<typeof job>;
 
-export const jobQuery = page.extend({ state: jobState.optional(), kind: z.string().max(63).optional() });
+export const jobQuery = page.extend({
+  state: jobState.optional(),
+  kind: z.string().max(63).optional(),
+  /** Children of this job. */
+  parent: id.optional(),
+});
 export const jobWait = z.strictObject({ wait });
 
 export const jobLogLine = z.strictObject({ at: time, line: z.string() });

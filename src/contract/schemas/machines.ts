@@ -125,12 +125,17 @@ export const newMachine = z.strictObject({
 });
 export type NewMachine = z.infer<typeof newMachine>;
 
+export const machineOrder = z.enum(['name', '-name', 'created', '-created']);
+export type MachineOrder = z.infer<typeof machineOrder>;
+
 export const machineQuery = page.extend({
   state: machineState.optional(),
   owner: name.optional(),
   course: name.optional(),
   /** `key=value`: machines that carry this label. */
   label: z.string().max(130).optional(),
+  /** With `-` the other way round; in the order of their ids unless given, which is the quickest. */
+  sort: machineOrder.optional(),
 });
 
 export const machineWait = z.strictObject({ gen: z.coerce.number().int().min(0).optional(), wait });
@@ -199,16 +204,21 @@ export const exec = z.strictObject({
 });
 export type Exec = z.infer<typeof exec>;
 
-/** Where to read or write a file in a machine, and with which mode. */
+/** Where to read or write a file in a machine, and with which mode. A path begins at the machine's root. */
 export const fileQuery = z.strictObject({
-  path: z.string().min(1).max(4096),
+  path: z
+    .string()
+    .min(1)
+    .max(4096)
+    .regex(/^[^\p{Cc}\p{Cs}]*$/u, 'may not contain control characters')
+    .refine((path) => !path.split('/').includes('..'), 'may not climb with ..'),
   mode: z
     .string()
     .regex(/^[0-7]{3,4}$/)
     .default('0644'),
 });
 
-/** Attach from an absolute byte offset; `tail` starts at most that many bytes before the end. */
+/** Attach from an absolute byte offset. */
 export const attachQuery = z.strictObject({
   from: z.coerce.number().int().min(0).optional(),
   rows: z.coerce.number().int().min(1).max(1000).optional(),

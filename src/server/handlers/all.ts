@@ -1,5 +1,5 @@
 /** All operations, wired. The return type demands every one of the contract's: a missing handler does not compile. */
-import { isId } from '#base/ids.ts';
+import { isId, type IdKind } from '#base/ids.ts';
 import type { Operation } from '#contract/api.ts';
 import type { LabFolders } from '#classroom/folders.ts';
 import { gradeSubmissionKind, regradeKind } from '#classroom/kinds.ts';
@@ -62,6 +62,22 @@ export function createHandlers(
   };
 }
 
+/** Operations whose answer is their job and one of the things that it is about. */
+const acceptedAbout: Partial<Record<Operation, IdKind>> = {
+  createMachine: 'machine',
+  cloneMachine: 'machine',
+  startMachine: 'machine',
+  stopMachine: 'machine',
+  restartMachine: 'machine',
+  pauseMachine: 'machine',
+  resumeMachine: 'machine',
+  openLabMachine: 'machine',
+  createSnapshot: 'snapshot',
+  restoreSnapshot: 'machine',
+  parkTemplate: 'template',
+  buildImage: 'image',
+};
+
 /** The answer of a request whose job was made, found by the request id: the daemon or the database died in between. */
 export function recoverAnswers({ store: { db }, folders, blobs }: Services) {
   const findJob = (actor: Actor, requestId: string, kind?: string) =>
@@ -76,14 +92,11 @@ export function recoverAnswers({ store: { db }, folders, blobs }: Services) {
       .executeTakeFirst();
 
   return async (operation: Operation, actor: Actor, requestId: string): Promise<unknown> => {
-    if (operation === 'createMachine' || operation === 'cloneMachine' || operation === 'buildImage') {
+    const about = acceptedAbout[operation];
+    if (about !== undefined) {
       const job = await findJob(actor, requestId);
-      return job && { job: await getJobView(db, job.id), id: resourceIds(job.resources)[0] ?? null };
-    }
-    if (operation === 'createSnapshot') {
-      const job = await findJob(actor, requestId);
-      const snapshot = job && resourceIds(job.resources).find((id) => isId('snapshot', id));
-      return job && { job: await getJobView(db, job.id), id: snapshot ?? null };
+      const id = job && resourceIds(job.resources).find((resource) => isId(about, resource));
+      return job && { job: await getJobView(db, job.id), id: id ?? null };
     }
     if (operation === 'runScript') {
       const job = await findJob(actor, requestId, scriptKind.kind);

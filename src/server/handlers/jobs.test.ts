@@ -17,8 +17,10 @@ const work = defineJob({
   kind: 'test.work',
   args: z.strictObject({ ms: z.int() }),
   result: z.strictObject({ ok: z.boolean() }),
-  async run({ signal, log, progress }, { ms }) {
+  async run({ signal, log, progress, step }, { ms }) {
     log('begun');
+    step('first half');
+    step('second half');
     progress(1, 2, 'halves');
     await sleep(ms, signal);
     return { ok: true };
@@ -69,6 +71,31 @@ test('a job says what it did', async () => {
   assert.deepEqual(
     lines.map(({ line }) => line),
     ['begun'],
+  );
+});
+
+test('a job tells its steps, the request that asked for it, and its children', async () => {
+  const { db } = server.store;
+  const parent = await enqueue(db, work, { ms: 1 }, { requester: ada.id, requestId: 'r-asked' });
+  const child = await enqueue(db, work, { ms: 1 }, { requester: ada.id, parentId: parent.id });
+  const ended = await ada.client.getJob({ params: { job: parent.id }, query: { wait: 10 } });
+  await ada.client.getJob({ params: { job: child.id }, query: { wait: 10 } });
+  assert.equal(ended.requestId, 'r-asked');
+  assert.equal(ended.step, 'second half');
+  assert.deepEqual(
+    ended.steps.map(({ name }) => name),
+    ['first half', 'second half'],
+  );
+  const { items } = await ada.client.listJobs({ params: {}, query: { parent: parent.id } });
+  assert.deepEqual(
+    items.map(({ id, parentId }) => [id, parentId]),
+    [[child.id, parent.id]],
+  );
+  const eve = await server.person('eavesdropper');
+  assert.deepEqual(
+    (await eve.client.listJobs({ params: {}, query: { parent: parent.id } })).items,
+    [],
+    'a job of somebody else has none',
   );
 });
 

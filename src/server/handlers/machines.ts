@@ -9,6 +9,7 @@ import type { Db } from '#store/schema.ts';
 import type { Actor } from '#base/actor.ts';
 import type { Call, HandlersFor } from '../handlers.ts';
 import { answer, jsonAnswer } from '../http/answer.ts';
+import { requireMatch } from '../http/etag.ts';
 import { attachSocket } from '../streams.ts';
 import { acceptedAnswer } from './job-view.ts';
 
@@ -23,6 +24,8 @@ async function readWhole(bytes: ReadableStream<Uint8Array>): Promise<Uint8Array>
   for await (const chunk of bytes) chunks.push(chunk);
   return Buffer.concat(chunks);
 }
+
+const allowing = (ifMatch: string | undefined) => (gen: number) => requireMatch(ifMatch, gen, 'the machine');
 
 export interface MachineServices {
   readonly db: Db;
@@ -43,8 +46,13 @@ export function machineHandlers({ db, views, machines }: MachineServices): Handl
 
   const verb =
     (name: 'start' | 'pause' | 'resume' | 'remove') =>
-    async ({ params }: { readonly params: { readonly machine: string } }, { actor, requestId }: Call) => {
-      const { machineId, job } = await (await machines())[name](actor, params.machine, { requestId });
+    async (
+      { params }: { readonly params: { readonly machine: string } },
+      { actor, requestId, ifMatch }: Call,
+    ) => {
+      const { machineId, job } = await (
+        await machines()
+      )[name](actor, params.machine, { requestId, allow: allowing(ifMatch) });
       return acceptedAnswer(db, job.id, machineId);
     };
   const stopping =
@@ -54,13 +62,14 @@ export function machineHandlers({ db, views, machines }: MachineServices): Handl
         params,
         body,
       }: { readonly params: { readonly machine: string }; readonly body: { readonly graceMs: number } },
-      { actor, requestId }: Call,
+      { actor, requestId, ifMatch }: Call,
     ) => {
       const { machineId, job } = await (
         await machines()
       )[name](actor, params.machine, {
         requestId,
         graceMs: body.graceMs,
+        allow: allowing(ifMatch),
       });
       return acceptedAnswer(db, job.id, machineId);
     };

@@ -3,6 +3,7 @@ import type { snapshotRoutes } from '#contract/routes/snapshots.ts';
 import type { Machines } from '#machines/service.ts';
 import type { Db } from '#store/schema.ts';
 import type { HandlersFor } from '../handlers.ts';
+import { requireMatch } from '../http/etag.ts';
 import { acceptedAnswer } from './job-view.ts';
 
 export function snapshotHandlers({
@@ -25,8 +26,9 @@ export function snapshotHandlers({
       const { job } = await (await machines()).dropSnapshot(actor, machine, snapshot, { requestId });
       return acceptedAnswer(db, job.id, snapshot);
     },
-    async restoreSnapshot({ params: { machine, snapshot } }, { actor, requestId }) {
-      const { job } = await (await machines()).restore(actor, machine, snapshot, { requestId });
+    async restoreSnapshot({ params: { machine, snapshot } }, { actor, requestId, ifMatch }) {
+      const allow = (gen: number) => requireMatch(ifMatch, gen, 'the machine');
+      const { job } = await (await machines()).restore(actor, machine, snapshot, { requestId, allow });
       return acceptedAnswer(db, job.id, machine);
     },
     async cloneMachine({ params, body }, { actor, requestId }) {

@@ -56,13 +56,14 @@ export function systemHandlers({ store, feed, health }: SystemOptions): Handlers
       return jsonAnswer(openApiText());
     },
 
-    async listJobs({ query: { cursor, limit, state, kind } }, { actor }) {
+    async listJobs({ query: { cursor, limit, state, kind, parent } }, { actor }) {
       let rows = selectJobViews(db)
         .orderBy('jobs.seq', 'desc')
         .limit(limit + 1);
       if (!actor.admin) rows = rows.where('jobs.requester', '=', actor.id);
       if (state !== undefined) rows = rows.where('jobs.state', '=', state);
       if (kind !== undefined) rows = rows.where('jobs.kind', '=', kind);
+      if (parent !== undefined) rows = rows.where('jobs.parent_id', '=', parent);
       if (cursor !== undefined) rows = rows.where('jobs.seq', '<', decodeNumberCursor(cursor));
       const view = (row: Parameters<typeof jobView>[0]): Job =>
         actor.admin ? jobView(row) : withoutSecrets(jobView(row));

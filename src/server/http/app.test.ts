@@ -170,6 +170,18 @@ test('a write that names another version is refused: no update is lost', async (
   assert.equal(known.status, 304);
 });
 
+test('a condition that an operation would not look at is refused, not passed over', async () => {
+  const headers = { 'if-match': '"1"' };
+  const made = await server.ask(admin, 'POST', '/v1/courses', {
+    body: { name: 'conditional', title: 'x' },
+    headers,
+  });
+  assertProblem(made, 400, 'invalid_request');
+  const member = { body: { role: 'student' }, headers };
+  assertProblem(await server.ask(admin, 'PUT', '/v1/courses/os/members/ada', member), 400, 'invalid_request');
+  assert.equal((await server.ask(admin, 'GET', '/v1/courses', { headers })).status, 200);
+});
+
 test('the OpenAPI document is served', async () => {
   const { status, body } = await server.ask(undefined, 'GET', '/openapi.json');
   assert.equal(status, 200);

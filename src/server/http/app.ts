@@ -8,7 +8,7 @@
 import { CarrelError } from '#base/errors.ts';
 import { silent, type Logger } from '#base/log.ts';
 import { operations, type Operation } from '#contract/api.ts';
-import type { Route } from '#contract/route.ts';
+import { takesIfMatch, type Route } from '#contract/route.ts';
 import type { Db } from '#store/schema.ts';
 import type { IncomingMessage } from 'node:http';
 import { Hono } from 'hono';
@@ -164,6 +164,7 @@ function compile(
   { db, authenticator, rate, idempotency, checkReplies = false, recover }: AppOptions,
   shutdown: AbortSignal | undefined,
 ): (exchange: Exchange, params: Readonly<Record<string, string>>) => Promise<Response> {
+  const reads = route.method === 'GET';
   const identify = async (exchange: Exchange): Promise<void> => {
     const { headers } = exchange.request;
     const secret =
@@ -195,6 +196,11 @@ function compile(
     if (!route.websocket && env.upgrade)
       throw new CarrelError('invalid_request', 'this is not a WebSocket: ask without Upgrade');
     const { actor } = exchange;
+    const ifMatch = request.headers.get('if-match') ?? undefined;
+    if (ifMatch !== undefined && !reads && !takesIfMatch(route))
+      throw new CarrelError('invalid_request', 'If-Match says nothing to this operation', {
+        hint: 'the operations that take it name it in /openapi.json',
+      });
     const granted = await authorize(db, actor, route, rawParams);
     const wantsOnce = route.idempotent ? (request.headers.get('idempotency-key') ?? undefined) : undefined;
     const { input, bytes, mediaType } = await readInput(
@@ -213,7 +219,7 @@ function compile(
       requestId: workId,
       role: granted.role,
       courseId: granted.courseId,
-      ifMatch: request.headers.get('if-match') ?? undefined,
+      ifMatch,
       lastEventId: request.headers.get('last-event-id') ?? undefined,
       mediaType,
       get signal() {

@@ -4,6 +4,7 @@ import { connect, type Socket } from 'node:net';
 import { after, before, test } from 'node:test';
 import { assert as holds, asyncProperty, json } from 'fast-check';
 import { problem } from '#contract/schemas/common.ts';
+import { fileQuery } from '#contract/schemas/machines.ts';
 import type { TestCluster } from '#store/testing.ts';
 import { startTestCluster, startTestServer, stubHandlers, type Person, type TestServer } from '../testing.ts';
 
@@ -68,6 +69,20 @@ test('names that could hurt are refused', async () => {
   ];
   for (const name of names) assert.equal((await post({ name }))[0], 422, JSON.stringify(name));
   assert.equal((await post({ name: 'fine' }))[0], 202);
+});
+
+test('paths in a machine that climb, or that no screen shows, are refused', async () => {
+  const put = (path: string) =>
+    server.ask(admin, 'PUT', `/v1/machines/m-000000000000/files?path=${encodeURIComponent(path)}`, {
+      body: new Uint8Array([1]),
+      headers: { 'content-type': 'application/octet-stream' },
+    });
+  // access comes first, so the schema itself is asked too
+  assert.equal((await put('../../etc/passwd')).status, 404);
+  const bad = ['../x', '/a/../b', '/..', '..', 'a\nb', '/a\0', '/\u001b[2J', 'x'.repeat(5000), ''];
+  for (const path of bad) assert.ok(!fileQuery.safeParse({ path }).success, JSON.stringify(path));
+  for (const path of ['/etc/hosts', 'etc/hosts', '/a..b/..c', '/ä ö', '/-rf'])
+    assert.ok(fileQuery.safeParse({ path }).success, JSON.stringify(path));
 });
 
 test('wrong types and numbers out of range are refused', async () => {
