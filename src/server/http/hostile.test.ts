@@ -6,7 +6,14 @@ import { assert as holds, asyncProperty, json } from 'fast-check';
 import { problem } from '#contract/schemas/common.ts';
 import { fileQuery } from '#contract/schemas/machines.ts';
 import type { TestCluster } from '#store/testing.ts';
-import { startTestCluster, startTestServer, stubHandlers, type Person, type TestServer } from '../testing.ts';
+import {
+  startTestCluster,
+  startTestServer,
+  stubHandlers,
+  type Answered,
+  type Person,
+  type TestServer,
+} from '../testing.ts';
 
 let cluster: TestCluster;
 let server: TestServer;
@@ -71,12 +78,13 @@ test('names that could hurt are refused', async () => {
   assert.equal((await post({ name: 'fine' }))[0], 202);
 });
 
+const put = (path: string): Promise<Answered> =>
+  server.ask(admin, 'PUT', `/v1/machines/m-000000000000/files?path=${encodeURIComponent(path)}`, {
+    body: new Uint8Array([1]),
+    headers: { 'content-type': 'application/octet-stream' },
+  });
+
 test('paths in a machine that climb, or that no screen shows, are refused', async () => {
-  const put = (path: string) =>
-    server.ask(admin, 'PUT', `/v1/machines/m-000000000000/files?path=${encodeURIComponent(path)}`, {
-      body: new Uint8Array([1]),
-      headers: { 'content-type': 'application/octet-stream' },
-    });
   // access comes first, so the schema itself is asked too
   assert.equal((await put('../../etc/passwd')).status, 404);
   const bad = ['../x', '/a/../b', '/..', '..', 'a\nb', '/a\0', '/\u001b[2J', 'x'.repeat(5000), ''];
