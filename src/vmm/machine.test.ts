@@ -121,7 +121,7 @@ suite('guests on the real KVM', { skip: withoutKvm }, () => {
        }`,
     );
     using machine = createMachine({ mode: 'long', image, vcpus: 3 });
-    const results = await machine.run({ limitMs: 10_000 });
+    const results = await machine.run({ limitMs: 120_000 });
     assert.deepEqual(
       results.map(({ output, end }) => [output, end.kind]),
       [
@@ -168,7 +168,7 @@ suite('guests on the real KVM', { skip: withoutKvm }, () => {
     using machine = createMachine({ mode: 'long', image: code(hlt), vcpus: 8 });
     await machine.run();
     machine.close();
-    const { threads } = await until(10_000, 'threads beyond the kept ones to end', () =>
+    const { threads } = await until(120_000, 'threads beyond the kept ones to end', () =>
       holdings().threads <= before.threads + 3 ? holdings() : undefined,
     );
     assert.ok(threads >= before.threads);
@@ -211,7 +211,7 @@ suite('guests on the real KVM', { skip: withoutKvm }, () => {
     const { status, timedOut, stderr } = await launch(
       [process.execPath, '--input-type=module', '-e', program],
       {
-        timeoutMs: 30_000,
+        timeoutMs: 120_000,
       },
     );
     assert.deepEqual([status, timedOut], [7, false], stderr.toString('utf8'));

@@ -18,7 +18,7 @@ export async function run(
   { mode = 'long', ...options }: RunOptions & { mode?: ModeName } = {},
 ): Promise<VcpuResult> {
   using machine = createMachine({ mode, image });
-  const [result] = await machine.run({ limitMs: 10_000, ...options });
+  const [result] = await machine.run({ limitMs: 120_000, ...options });
   assert.ok(result);
   return result;
 }

@@ -65,9 +65,9 @@ suite('kill -9', { skip: withoutKvm }, () => {
           assert.match(String(line.value), /here/);
         }
         child.kill('SIGKILL');
-        const [, signal] = await within(20_000, 'the process to end', ended);
+        const [, signal] = await within(120_000, 'the process to end', ended);
         assert.equal(signal, 'SIGKILL');
-        await until(20_000, 'its group to be empty', async () =>
+        await until(120_000, 'its group to be empty', async () =>
           (await groupMembers(pid)).length === 0 ? true : undefined,
         );
         assert.deepEqual(await readdir(directory), []);

@@ -15,7 +15,7 @@ const main = 'src/cli/main.ts';
 const hello = 'guests/examples/hello.c';
 
 const serve = async (...args: readonly string[]): ReturnType<typeof launch> =>
-  await launch([process.execPath, main, 'vmm', 'serve', hello, ...args], { cwd: root, timeoutMs: 30_000 });
+  await launch([process.execPath, main, 'vmm', 'serve', hello, ...args], { cwd: root, timeoutMs: 120_000 });
 
 suite('vmm serve', { skip: withoutKvm }, () => {
   test('its address and token are printed, a client runs the guest, Ctrl-C ends it', async () => {
@@ -43,14 +43,14 @@ suite('vmm serve', { skip: withoutKvm }, () => {
       const schema = z.looseObject({
         events: z.array(z.looseObject({ event: z.looseObject({ kind: z.string() }) })),
       });
-      const kinds = await until(30_000, 'the step to end', async () => {
+      const kinds = await until(120_000, 'the step to end', async () => {
         const { events } = schema.parse(await (await fetch(`${url}/events`, { headers })).json());
         const heard = new Set(events.map(({ event }) => event.kind));
         return heard.has('stopped') ? heard : undefined;
       });
       assert.deepEqual([...kinds].toSorted(), ['running', 'steps', 'stopped']);
       child.kill('SIGINT');
-      const [status] = await within(30_000, 'the command to end', ended);
+      const [status] = await within(120_000, 'the command to end', ended);
       assert.equal(status, 0);
       await assert.rejects(fetch(`${url}/snapshot`, { headers }));
     } finally {

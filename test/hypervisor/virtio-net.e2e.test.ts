@@ -198,7 +198,7 @@ suite('virtio-net on a TAP', { skip: process.getuid?.() === 0 ? false : 'needs r
     }
     const out: Buffer[] = [];
     const into: Buffer[] = [];
-    await until(5000, 'all frames', () => {
+    await until(120_000, 'all frames', () => {
       guest.give(4);
       guest.card.receive();
       into.push(...guest.arrived().filter(isOurs));

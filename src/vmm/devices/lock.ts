@@ -8,7 +8,7 @@ import { CarrelError } from '#base/errors.ts';
 const state = { free: 0, held: 1, waitedFor: 2 } as const;
 
 /** Nobody holds it that long; who waits longer has found a defect. */
-const patienceMs = 10_000;
+const patienceMs = 60_000;
 
 export class SharedLock {
   readonly #words: Int32Array;

@@ -83,7 +83,7 @@ suite('guests with an interrupt table', { skip: withoutKvm }, () => {
   test('map pages when they are asked for, each vCPU its own', async () => {
     const image = await compileGuest(join(kit, 'examples', 'demand.c'), modes.long);
     using machine = createMachine({ mode: 'long', image, vcpus: 2 });
-    for (const { output, end, registers } of await machine.run({ limitMs: 10_000 }))
+    for (const { output, end, registers } of await machine.run({ limitMs: 120_000 }))
       assert.deepEqual([output, end.kind, registers.rax], ['84\npage faults: 1\n', 'halted', 84n]);
   });
 

@@ -55,7 +55,7 @@ class Client implements Disposable {
   }
 
   async see<T>(what: string, found: (message: Message) => T | undefined): Promise<T> {
-    return await until(20_000, what, () => {
+    return await until(120_000, what, () => {
       for (const each of this.messages) {
         const seen = found(each);
         if (seen !== undefined) return seen;
@@ -251,7 +251,7 @@ suite('a session over HTTP and WebSocket', { skip: withoutKvm }, () => {
     const [answer]: Buffer[] = await once(socket, 'data');
     assert.match(String(answer), /^HTTP\/1\.1 401 /);
     served.stop();
-    assert.equal(await within(20_000, 'the end', served.ended), 'stopped');
+    assert.equal(await within(120_000, 'the end', served.ended), 'stopped');
     socket.destroy();
   });
 
@@ -315,17 +315,17 @@ suite('a session over HTTP and WebSocket', { skip: withoutKvm }, () => {
       await client.ask({ do: 'continue' });
       const closed = once(client.socket, 'close');
       await client.ask({ do: 'end' });
-      const [codeOfClose] = await within(10_000, 'the socket to close', closed);
+      const [codeOfClose] = await within(120_000, 'the socket to close', closed);
       assert.equal(codeOfClose, 1001);
     }
     assert.equal(await asked.ended, 'asked');
     await assert.rejects(fetch(url(asked, '/snapshot'), { headers: bearer }));
 
     const idle = await serve(spin, { idleMs: 200 });
-    assert.equal(await within(10_000, 'the idle end', idle.ended), 'idle');
+    assert.equal(await within(120_000, 'the idle end', idle.ended), 'idle');
     const over = await serve(spin, { lifetimeMs: 200 });
     using client = await connect(over);
-    assert.equal(await within(10_000, 'the end of its time', over.ended), 'time is over');
+    assert.equal(await within(120_000, 'the end of its time', over.ended), 'time is over');
     assert.notEqual(client.socket.readyState, WebSocket.OPEN);
     const { fds, mappings } = holdings();
     assert.deepEqual([fds, mappings], [before.fds, before.mappings]);

@@ -138,7 +138,7 @@ suite('a session', { skip: withoutKvm }, () => {
   test('a session that cannot be opened leaves no machine', async () => {
     const before = holdings().fds;
     assert.throws(() => openSession({ mode: 'long', image: ab }, { ports: 'none' }), { code: 'not_found' });
-    await until(5000, 'the machine to go', () => (holdings().fds === before ? true : undefined));
+    await until(120_000, 'the machine to go', () => (holdings().fds === before ? true : undefined));
   });
 
   test('what cannot be done is refused, and a closed session leaves nothing', async () => {

@@ -35,7 +35,7 @@ async function simulate(
   { mode = 'long', ...options }: RunOptions & { mode?: ModeName } = {},
 ): Promise<VcpuResult> {
   using machine = createMachine({ mode, image, vmcall: 'model' });
-  const [result] = await machine.run({ limitMs: 10_000, ...options });
+  const [result] = await machine.run({ limitMs: 120_000, ...options });
   assert.ok(result);
   return result;
 }
@@ -178,7 +178,7 @@ kernel log (simulated): hello from the guest
       body('for (int round = 0; round < 3; round++) vmcall(VMCALL_ADD, 1, 1, 0, 0); return exits();'),
     );
     using two = createMachine({ mode: 'long', image, vcpus: 2, vmcall: 'model' });
-    for (const { vmcalls, registers } of await two.run({ limitMs: 10_000 }))
+    for (const { vmcalls, registers } of await two.run({ limitMs: 120_000 }))
       assert.deepEqual([vmcalls?.total, registers.rax], [3, 1n]);
     using a = createMachine({ mode: 'long', image, vmcall: 'model' });
     using b = createMachine({ mode: 'long', image, vmcall: 'model' });

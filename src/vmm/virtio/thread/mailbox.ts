@@ -12,7 +12,7 @@ export const mailboxWords = 32;
 const state = { idle: 0, asked: 1, answered: 2 } as const;
 
 /** The device's thread answers between two requests, or it is gone. */
-const patienceMs = 10_000;
+const patienceMs = 60_000;
 
 export interface RegisterAccess {
   readonly device: number;

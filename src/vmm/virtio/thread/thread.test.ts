@@ -18,7 +18,7 @@ import { startDevices } from './thread.ts';
 const directory = mkdtempSync(join(tmpdir(), 'virtio-thread-'));
 after(() => rmSync(directory, { recursive: true }));
 
-const limitMs = 10_000;
+const limitMs = 120_000;
 
 /** Devices in their thread, and a driver for each in ours, through the doors of vCPU 0. */
 function start(devices: readonly DeviceSpec[], vcpus = 1) {
