@@ -46,7 +46,7 @@ export function pulse(line: IrqLine): void {
 /**
  * RAM as a device sees it that was handed an address by the guest. The address may be anything: what does not lie
  * wholly in RAM is `undefined`, and never an address of the host. `GuestMemory` (src/kvm/memory.ts) is one; a
- * machine with RAM above 4 GiB has several and looks for the right one.
+ * machine with RAM above 4 GiB has several (pieces.ts).
  */
 export interface GuestRam {
   /** The bytes themselves, not a copy, of a guest-physical range. The guest may change them at any moment. */

@@ -21,7 +21,7 @@ export interface LinuxKernel {
   readonly header: Uint8Array;
   /** The highest address that a byte of the initramfs may have. */
   readonly initrdMax: number;
-  /** Characters of a command line, without the NUL. */
+  /** Characters of a command line that it reads, without the NUL. */
   readonly commandLineMax: number;
 }
 

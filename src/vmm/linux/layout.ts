@@ -27,6 +27,12 @@ export const place = {
   localApic: 0xfee0_0000,
 } as const;
 
+/**
+ * Room for the command line, with its NUL: as much as the reference VMM has (4096). A kernel may take less: those for
+ * x86 take 2048 (COMMAND_LINE_SIZE), say so in their header, and drop what is beyond without a word.
+ */
+export const commandLineCapacity = 4096;
+
 /** Addresses without RAM, for devices: end of RAM below, begin of RAM above. */
 export const hole = { from: 3 * GiB, to: 4 * GiB } as const;
 

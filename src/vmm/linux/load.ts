@@ -8,7 +8,7 @@ import { bootParams } from './boot-params.ts';
 import { e820 } from './e820.ts';
 import { bootGdt, bootPageTables } from './entry-state.ts';
 import { hex, type LinuxKernel } from './kernel.ts';
-import { place } from './layout.ts';
+import { commandLineCapacity, place } from './layout.ts';
 import { mpTable } from './mptable.ts';
 import type { LinuxRam, Stretch } from './ram.ts';
 
@@ -23,18 +23,24 @@ export interface LoadOptions {
   readonly levels: readonly number[];
 }
 
-/** Bytes of the command line with its NUL. `invalid_request` when the kernel would not take all of it. */
+/**
+ * Bytes of the command line with its NUL. `invalid_request` when there is no room for all of it, or when the kernel
+ * would not read all of it (cmdline_size of its header, without the NUL).
+ */
 function commandLineBytes(commandLine: string, most: number): Buffer {
-  const bytes = Buffer.from(`${commandLine}\0`, 'latin1');
   if (/[^ -~]/.test(commandLine))
     throw new CarrelError('invalid_request', 'a kernel’s command line is printable ASCII');
-  const room = Math.min(most, place.conventionalEnd - place.commandLine - 1);
-  if (commandLine.length > room)
+  const { length } = commandLine;
+  const room = commandLineCapacity - 1;
+  if (length > Math.min(most, room))
     throw new CarrelError(
       'invalid_request',
-      `the command line has ${commandLine.length} characters; this kernel takes ${room}`,
+      `the command line has ${length} characters; ${most < room ? `this kernel reads ${most} and drops the rest` : `there is room for ${room}`}`,
+      {
+        hint: 'shorten --cmdline; behind it come a parameter for each device, and those for a KVM that emulates',
+      },
     );
-  return bytes;
+  return Buffer.from(`${commandLine}\0`, 'latin1');
 }
 
 /** First address behind the low RAM. */

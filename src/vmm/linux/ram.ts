@@ -2,7 +2,7 @@
 import { CarrelError } from '#base/errors.ts';
 import { formatSize } from '#base/units.ts';
 import { GuestMemory, pageBytes } from '#kvm/memory.ts';
-import type { GuestRam } from '../devices/device.ts';
+import { RamPieces } from '../devices/pieces.ts';
 import { hole } from './layout.ts';
 
 const MiB = 2 ** 20;
@@ -31,20 +31,8 @@ export function layOutRam(bytes: number): readonly Stretch[] {
   ];
 }
 
-/** A stretch with its bytes. */
-export interface RamPiece {
-  readonly at: number;
-  readonly memory: GuestMemory;
-}
-
 /** All RAM of a machine, as devices and loaders see it. */
-export class LinuxRam implements GuestRam {
-  readonly pieces: readonly RamPiece[];
-
-  constructor(pieces: readonly RamPiece[]) {
-    this.pieces = pieces;
-  }
-
+export class LinuxRam extends RamPieces {
   /** Zeros, which cost nothing until they are touched. */
   static allocate(bytes: number): LinuxRam {
     return new LinuxRam(
@@ -54,15 +42,6 @@ export class LinuxRam implements GuestRam {
 
   get stretches(): readonly Stretch[] {
     return this.pieces.map(({ at, memory }) => ({ at, length: memory.length }));
-  }
-
-  /** The bytes themselves; undefined unless all of them are RAM, in one piece. */
-  slice(at: bigint, length: number): Uint8Array | undefined {
-    for (const { at: first, memory } of this.pieces) {
-      const bytes = memory.slice(at - BigInt(first), length);
-      if (bytes) return bytes;
-    }
-    return undefined;
   }
 
   /** Puts bytes at an address; `internal` where there is no RAM, for our own layout decides about the address. */

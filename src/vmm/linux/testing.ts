@@ -14,6 +14,7 @@ export interface BzImageChanges {
   readonly relocatable?: number;
   readonly initSize?: number;
   readonly initrdMax?: number;
+  readonly commandLineMax?: number;
 }
 
 /** Four sectors of set-up, and 4 KiB of "kernel" whose 64-bit entry is `nop; nop; hlt; hlt`. */
@@ -30,6 +31,7 @@ export function makeBzImage({
   relocatable = 1,
   initSize = 0x40_0000,
   initrdMax = 0x7fff_ffff,
+  commandLineMax = 2047,
 }: BzImageChanges = {}): Uint8Array {
   const setupBytes = 4 * 512;
   const bytes = new Uint8Array(setupBytes + 4096);
@@ -48,7 +50,7 @@ export function makeBzImage({
   view.setUint32(header.kernel_alignment, alignment, true);
   view.setUint8(header.relocatable_kernel, relocatable);
   view.setUint16(header.xloadflags, xloadflags, true);
-  view.setUint32(header.cmdline_size, 2047, true);
+  view.setUint32(header.cmdline_size, commandLineMax, true);
   view.setBigUint64(header.pref_address, preferred, true);
   view.setUint32(header.init_size, initSize, true);
   bytes.set([0x90, 0x90, 0xf4, 0xf4], setupBytes + 0x200);

@@ -1,8 +1,8 @@
 /** The other end of a vCPU's thread in a Linux machine: starts it, stops it, and gets its report. */
-import { Worker } from 'node:worker_threads';
 import { Kick } from '#kvm/kick.ts';
 import type { Vcpu } from '#kvm/vcpu.ts';
 import { supervise } from '../supervise.ts';
+import { startThread } from '../threads.ts';
 import type { LinuxEnd } from './end.ts';
 import type { LinuxVcpuOrder, LinuxVcpuReport } from './vcpu-run.ts';
 import type { FromLinuxVcpu } from './vcpu-thread.ts';
@@ -31,7 +31,7 @@ export async function runVcpuThread({
   signal,
 }: VcpuThreadOptions): Promise<LinuxVcpuResult> {
   const kick = new Kick();
-  const thread = new Worker(new URL('vcpu-thread.ts', import.meta.url), { execArgv: [] });
+  const thread = startThread('linux/vcpu-thread.ts');
   try {
     const { report, why } = await supervise<FromLinuxVcpu, LinuxVcpuReport>(thread, {
       begin: () =>

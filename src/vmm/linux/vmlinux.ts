@@ -34,7 +34,7 @@ const EM_X86_64 = 62;
 /** A kernel has five; more than this is a mistake, or a joke. */
 const mostSegments = 64;
 
-/** COMMAND_LINE_SIZE in arch/x86/include/asm/setup.h, less the NUL. */
+/** COMMAND_LINE_SIZE in arch/x86/include/asm/setup.h, less the NUL: what a bzImage says in its header. */
 const commandLineMax = 2047;
 /** What a kernel says in its header on x86-64; nobody asked for it below 2 GiB since 2.6. */
 const initrdMax = 0x7fff_ffff;

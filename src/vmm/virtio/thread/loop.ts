@@ -1,7 +1,8 @@
 /** The thread of a machine's devices: waits for bells, mailboxes, frames and typing, until it is told to stop. */
 import { answer, ring } from '#host/eventfd.ts';
 import { GuestMemory } from '#kvm/memory.ts';
-import type { GuestRam, MmioSize } from '../../devices/device.ts';
+import type { MmioSize } from '../../devices/device.ts';
+import { RamPieces } from '../../devices/pieces.ts';
 import { describeFault } from '../fault.ts';
 import { VirtioMmio } from '../mmio.ts';
 import { registers } from '../registers.ts';
@@ -14,26 +15,13 @@ import { layOut } from './words.ts';
 /** Remarks of one device: a guest can make the same mistake for ever. */
 const mostRemarks = 100;
 
-function ramOf(pieces: DevicesOrder['ram']): GuestRam {
-  const memories = pieces.map(({ at, handle }) => ({ at: BigInt(at), memory: new GuestMemory(handle) }));
-  return {
-    slice(at, length) {
-      for (const { at: first, memory } of memories) {
-        const bytes = memory.slice(at - first, length);
-        if (bytes) return bytes;
-      }
-      return undefined;
-    },
-  };
-}
-
 const isSize = (size: number): size is MmioSize => [1, 2, 4, 8].includes(size);
 
 /** Returns when it is told to stop. Blocks its thread for all that time. */
 export function runDevices(order: DevicesOrder, say: (remark: Remark) => void): void {
   const { devices, vcpus, wake } = order;
   const layout = layOut(order.words, devices.length);
-  const ram = ramOf(order.ram);
+  const ram = new RamPieces(order.ram.map(({ at, handle }) => ({ at, memory: new GuestMemory(handle) })));
   const stopped = (): boolean => Atomics.load(layout.stop, 0) !== 0;
   const mailboxes = Array.from({ length: vcpus }, (_, vcpu) => new Mailbox(layout.mailbox(vcpu)));
   // a vCPU that waits for a register waits for one request, not for all that a guest has put into a queue
