@@ -103,25 +103,26 @@ test('memory that does not suffice is said before anything is written', () => {
     assert.throws(() => layOutRam(bytes), refused('invalid_request', /a machine has/));
 });
 
+const loadWithLine = (length: number, kernel: LinuxKernel) =>
+  loadLinux(LinuxRam.allocate(64 * MiB), { ...options, kernel, commandLine: 'x'.repeat(length) });
+
 test('a command line is as long as the kernel reads it, and never longer than its room', () => {
-  const load = (length: number, kernel: LinuxKernel) =>
-    loadLinux(LinuxRam.allocate(64 * MiB), { ...options, kernel, commandLine: 'x'.repeat(length) });
   // what the kernels of x86 say of themselves, and what is known of those that say nothing
   for (const kernel of [readKernel(makeBzImage()), readKernel(makeVmlinux())]) {
-    load(2047, kernel);
+    loadWithLine(2047, kernel);
     assert.throws(
-      () => load(2048, kernel),
+      () => loadWithLine(2048, kernel),
       refused('invalid_request', /2048 characters; this kernel reads 2047 and drops the rest/),
     );
   }
   const patient = readKernel(makeBzImage({ commandLineMax: 0xffff_ffff }));
-  load(4095, patient);
+  loadWithLine(4095, patient);
   assert.throws(
-    () => load(4096, patient),
+    () => loadWithLine(4096, patient),
     refused('invalid_request', /4096 characters; there is room for 4095/),
   );
   const short = readKernel(makeBzImage({ commandLineMax: 255 }));
-  assert.throws(() => load(256, short), refused('invalid_request', /this kernel reads 255/));
+  assert.throws(() => loadWithLine(256, short), refused('invalid_request', /this kernel reads 255/));
 });
 
 test('an initramfs lies below what its kernel allows', () => {

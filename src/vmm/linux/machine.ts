@@ -25,11 +25,16 @@ import type { LinuxKernel } from './kernel.ts';
 import { loadLinux } from './load.ts';
 import { bootMsrs } from './msrs.ts';
 import { LinuxRam } from './ram.ts';
+import {
+  type ConsoleKind,
+  defaultCommandLine,
+  type Keyboard,
+  serialKeyboard,
+  virtioKeyboard,
+} from './terminal.ts';
 import { type LinuxVcpuResult, runVcpuThread } from './vcpu-worker.ts';
 import { connectDevices, deviceParameters } from './wiring.ts';
 
-/** As seed systems have it: console on the first serial port, no keyboard, reset by triple fault, no PCI. */
-export const defaultCommandLine = 'console=ttyS0 i8042.nokbd reboot=t panic=1 pci=off';
 export const defaultMemory = 256 * 2 ** 20;
 /** Threads of one process; more would only wait for each other. */
 export const mostLinuxVcpus = 64;
@@ -39,7 +44,10 @@ const typeAgainMs = 20;
 export interface LinuxMachineOptions {
   readonly kernel: LinuxKernel;
   readonly initrd?: Uint8Array | undefined;
+  /** `defaultCommandLine` of its console unless given. */
   readonly commandLine?: string | undefined;
+  /** Where its terminal is (serial). A command line of one's own has to say the same: console=hvc0 for virtio. */
+  readonly console?: ConsoleKind | undefined;
   readonly vcpus?: number | undefined;
   /** Bytes of RAM. */
   readonly memory?: number | undefined;
@@ -70,8 +78,8 @@ export class LinuxMachine {
   readonly #vm: Vm;
   readonly #vcpus: readonly Vcpu[];
   readonly #board: BoardHandle;
-  readonly #ours: Board;
   readonly #pipe: readonly Fd[];
+  readonly #keyboard: Keyboard;
   readonly #output: Socket;
   readonly #devices: readonly DeviceSpec[];
   readonly #typed: Uint8Array[] = [];
@@ -81,14 +89,16 @@ export class LinuxMachine {
   /** Made by `createLinuxMachine`. */
   constructor(vm: Vm, options: LinuxMachineOptions, deadlineTimer: boolean) {
     const { kernel, initrd, vcpus = 1, memory = defaultMemory, devices = [] } = options;
-    const { commandLine: wanted = defaultCommandLine, emulated = false } = options;
-    const commandLine = deviceParameters(devices, {
+    const { console = 'serial', emulated = false } = options;
+    const { commandLine: wanted = defaultCommandLine(console) } = options;
+    // the console behind what was asked for, which has the same names and interrupts with it and without
+    const kinds = console === 'virtio' ? [...devices, { kind: 'console' } as const] : devices;
+    const commandLine = deviceParameters(kinds, {
       commandLine: emulated ? `${wanted} ${emulationParameters}` : wanted,
       hasInitrd: initrd !== undefined,
     });
     this.commandLine = commandLine;
     this.#vm = vm;
-    this.#devices = devices;
     this.ram = LinuxRam.allocate(memory);
     const { entry } = loadLinux(this.ram, { kernel, initrd, commandLine, vcpus, levels: [] });
     for (const { at, memory: piece } of this.ram.pieces) vm.addMemory(piece, BigInt(at));
@@ -111,15 +121,16 @@ export class LinuxMachine {
     this.#pipe = [write];
     this.#output = new Socket({ fd: read.release(), readable: true, writable: false });
     this.#board = { words: makeBoardWords(), vm: vm.fd, output: write.fd };
-    this.#ours = new Board(this.#board);
+    this.#keyboard = console === 'virtio' ? virtioKeyboard(write.fd) : serialKeyboard(new Board(this.#board));
+    this.#devices = [...devices, ...this.#keyboard.devices];
   }
 
-  /** What the guest sends on its serial line. A reader that does not keep up slows the guest down. */
+  /** What the guest sends on its console, and on its serial line. A reader that does not keep up slows the guest down. */
   get output(): NodeJS.ReadableStream {
     return this.#output;
   }
 
-  /** Types on the serial line; what the guest has no room for waits here. */
+  /** Types on the console; what the guest has no room for waits here. */
   type(bytes: Uint8Array): void {
     this.#typed.push(bytes);
     if (this.#typing === undefined) this.#typeOn();
@@ -128,7 +139,7 @@ export class LinuxMachine {
   #typeOn(): void {
     this.#typing = undefined;
     for (let next = this.#typed.shift(); next !== undefined; next = this.#typed.shift()) {
-      const taken = this.#ours.receive(next);
+      const taken = this.#keyboard.type(next);
       if (taken === next.length) continue;
       this.#typed.unshift(next.subarray(taken));
       this.#typing = setTimeout(() => this.#typeOn(), typeAgainMs);
@@ -172,12 +183,14 @@ export class LinuxMachine {
     } finally {
       clearTimeout(this.#typing);
       await devices.stop();
+      this.#keyboard.close();
       for (const fd of this.#pipe) fd.close(); // whoever reads the output comes to its end
     }
   }
 
   close(): void {
     clearTimeout(this.#typing);
+    this.#keyboard.close();
     for (const fd of this.#pipe) fd.close();
     this.#output.destroy();
     this.#vm.close();

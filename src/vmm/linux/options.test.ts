@@ -13,6 +13,7 @@ const nothing: TypedOptions = {
   memory: undefined,
   vcpus: undefined,
   tap: undefined,
+  console: undefined,
   disks: [],
 };
 
@@ -63,6 +64,7 @@ test('mistakes are said in the words of the reference VMM', () => {
     [{ kernel: 'k', vcpus: 'num=-1' }, /vCPUs: num wants/],
     [{ kernel: 'k', vcpus: 'two' }, /--vcpus wants a whole number, not two/],
     [{ kernel: 'k', tap: 'tap=' }, 'Invalid input for network: Missing required argument: tap'],
+    [{ kernel: 'k', console: 'vga' }, /--console is serial or virtio, not vga/],
     [{ kernel: 'k', tap: '' }, 'Invalid input for network: Missing required argument: tap'],
     [{ kernel: 'k', disks: ['path='] }, 'Invalid input for block: Missing required argument: path'],
   ] as const)

@@ -5,6 +5,7 @@
 import { CarrelError } from '#base/errors.ts';
 import { parseSize } from '#base/units.ts';
 import { isKeyed, parseKeyed } from './keyed.ts';
+import type { ConsoleKind } from './terminal.ts';
 
 const MiB = 2 ** 20;
 
@@ -18,6 +19,7 @@ export interface TypedOptions {
   readonly memory: string | undefined;
   readonly vcpus: string | undefined;
   readonly tap: string | undefined;
+  readonly console: string | undefined;
   readonly disks: readonly string[];
 }
 
@@ -31,6 +33,7 @@ export interface LinuxSettings {
   readonly memory: number | undefined;
   readonly vcpus: number | undefined;
   readonly tap: string | undefined;
+  readonly console: ConsoleKind | undefined;
   readonly disks: readonly string[];
 }
 
@@ -73,6 +76,11 @@ function one(what: string, key: string, text: string): string {
   return isKeyed(text, [key]) ? parseKeyed(what, text, [key]).need(key) : text;
 }
 
+function consoleOf(text: string | undefined): ConsoleKind | undefined {
+  if (text === undefined || text === 'serial' || text === 'virtio') return text;
+  throw new CarrelError('invalid_request', `--console is serial or virtio, not ${text}`);
+}
+
 /** `invalid_request` says what is wrong, before anything is opened. */
 export function readOptions(typed: TypedOptions): LinuxSettings {
   const kernel = kernelOf(typed.kernel);
@@ -85,6 +93,7 @@ export function readOptions(typed: TypedOptions): LinuxSettings {
     memory: memoryOf(typed.memory),
     vcpus: vcpusOf(typed.vcpus),
     tap: typed.tap === undefined ? undefined : one('network', 'tap', typed.tap),
+    console: consoleOf(typed.console),
     disks: typed.disks.map((disk) => one('block', 'path', disk)),
   };
 }

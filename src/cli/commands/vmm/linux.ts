@@ -1,11 +1,7 @@
 /** `carrel vmm linux`. */
-import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
-import { basename } from 'node:path';
 import { CarrelError } from '#base/errors.ts';
-import { openTap } from '#fabric/tap.ts';
 import { probeKvm } from '#kvm/probe.ts';
-import { openDisk } from '#vmm/disk.ts';
 import { type CommandResult, commandsOf, describeCommandEnd, runCommands } from '#vmm/linux/commands.ts';
 import { emulationLimit } from '#vmm/linux/emulated.ts';
 import { describeLinuxEnd, type LinuxEnd } from '#vmm/linux/end.ts';
@@ -14,18 +10,16 @@ import { type LinuxSettings, readOptions } from '#vmm/linux/options.ts';
 import { readKernel } from '#vmm/linux/read-kernel.ts';
 import { plain } from '#vmm/inspect/plain.ts';
 import { Transcript } from '#vmm/linux/transcript.ts';
-import type { DeviceSpec } from '#vmm/virtio/thread/order.ts';
 import type { Arguments } from '../../arguments.ts';
 import { exitCodes } from '../../exit-codes.ts';
 import type { Action } from '../../spec.ts';
 import { type EscapeKey, parseEscape, splitAtEscape } from '../../terminal.ts';
 import type { Output } from '../../ui/output.ts';
+import { openDevices } from './linux-devices.ts';
 
 const usualEscape = '^]';
 const bootMs = 300_000;
 const commandMs = 60_000;
-/** Bytes of a serial number (virtio 1.2, 5.2.6). */
-const diskIdBytes = 20;
 
 function settingsOf(args: Arguments): LinuxSettings {
   return readOptions({
@@ -37,6 +31,7 @@ function settingsOf(args: Arguments): LinuxSettings {
     memory: args.option('memory') ?? args.option('mem'),
     vcpus: args.option('vcpu') ?? args.option('vcpus'),
     tap: args.option('net') ?? args.option('tap'),
+    console: args.option('console'),
     disks: [...args.many('block'), ...args.many('disk')],
   });
 }
@@ -79,23 +74,6 @@ function typeFrom(
   };
 }
 
-/** Opens what the devices need; `opened` closes it. */
-function devicesOf({ disks, tap }: LinuxSettings, readOnly: boolean, opened: DisposableStack): DeviceSpec[] {
-  const blocks = disks.map((path): DeviceSpec => {
-    const { fd } = opened.use(openDisk({ path, readOnly }));
-    return { kind: 'block', fd, readOnly, id: basename(path).slice(0, diskIdBytes) };
-  });
-  if (tap === undefined) return blocks;
-  const { fd } = opened.use(openTap(tap));
-  return [...blocks, { kind: 'net', tap: fd, mac: macOf(tap) }];
-}
-
-/** The same at each start, so that a guest knows its card again: locally administered, out of the TAP's name. */
-function macOf(tap: string): string {
-  const bytes = createHash('sha256').update(tap).digest().subarray(0, 5);
-  return [2, ...bytes].map((byte) => byte.toString(16).padStart(2, '0')).join(':');
-}
-
 interface Ran {
   readonly end: LinuxEnd;
   readonly commands: readonly CommandResult[];
@@ -104,7 +82,7 @@ interface Ran {
   readonly output: string;
 }
 
-/** Runs the machine, with our terminal at its serial line, or with commands. */
+/** Runs the machine, with our terminal at its console, or with commands. */
 async function runMachine(
   machine: LinuxMachine,
   args: Arguments,
@@ -166,12 +144,17 @@ export const vmmLinux: Action = async ({ args, out }) => {
     throw new CarrelError('invalid_request', `the initramfs ${settings.initrd} is empty`);
   const emulated = await isEmulated(out);
   using opened = new DisposableStack();
-  const devices = devicesOf(settings, args.flag('readOnly'), opened);
+  const devices = await openDevices(settings, {
+    readOnly: args.flag('readOnly'),
+    opened,
+    note: (text) => out.note(text),
+  });
   using machine = createLinuxMachine({
     devices,
     kernel,
     initrd,
     commandLine: settings.commandLine,
+    console: settings.console,
     emulated,
     vcpus: settings.vcpus,
     memory: settings.memory,

@@ -5,14 +5,19 @@ import { example } from './options.ts';
 export const linuxCommands: readonly CommandSpec[] = [
   {
     path: 'vmm linux',
-    doc: 'boot a Linux kernel on /dev/kvm, with our terminal as its serial console',
+    doc: 'boot a Linux kernel on /dev/kvm, with our terminal as its console',
     more: 'Ctrl-] ends the machine. With commands (--starter, --command) they are typed at the first prompt of the guest’s shell, one after the other, each with its own status and time limit; then the machine ends. The options of the rust-vmm reference VMM are understood as well: --kernel path=S[,cmdline=S][,kernel_load_addr=N][,starter_file=S], --memory size_mib=N, --vcpu num=N, --block path=S, --net tap=S. The guest ends its machine by a reset (reboot -f), or by a byte to port 0xf4. Exit code 1 if a command failed or the machine could not go on. Where KVM emulates, Linux cannot run programs: carrel vmm probe says so.',
     options: [
       { flags: '--kernel <file>', doc: 'a bzImage or an ELF kernel (vmlinux)', complete: 'file' },
       { flags: '--initrd <file>', doc: 'its initramfs', complete: 'file' },
       {
         flags: '--cmdline <text>',
-        doc: 'kernel command line (console=ttyS0 i8042.nokbd reboot=t panic=1 pci=off)',
+        doc: 'kernel command line (console=ttyS0 i8042.nokbd reboot=t panic=1 pci=off; with --console virtio, console=hvc0)',
+      },
+      {
+        flags: '--console <kind>',
+        doc: 'where the guest finds our terminal (serial): serial is ttyS0, virtio is hvc0',
+        choices: ['serial', 'virtio'],
       },
       { flags: '--load-address <address>', doc: 'where a relocatable bzImage goes (0x100000)' },
       { flags: '--mem <size>', doc: 'memory (256M)' },
@@ -27,7 +32,7 @@ export const linuxCommands: readonly CommandSpec[] = [
       },
       { flags: '--block <path=file>', doc: 'the same, as the reference VMM has it', many: true },
       { flags: '--read-only', doc: 'disks cannot be written to' },
-      { flags: '--tap <name>', doc: 'a network card at this TAP device of the host: eth0' },
+      { flags: '--tap <name>', doc: 'a network card at this TAP device, which is there already: eth0' },
       { flags: '--net <tap=name>', doc: 'the same, as the reference VMM has it' },
       { flags: '--starter <file>', doc: 'commands for the guest’s shell, a line each', complete: 'file' },
       { flags: '--command <line>', doc: 'one such command', many: true },

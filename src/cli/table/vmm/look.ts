@@ -66,7 +66,7 @@ export const lookCommands: readonly CommandSpec[] = [
       { flags: '--listen <address>', doc: 'where (127.0.0.1:0: any free port)' },
       {
         flags: '--token <token>',
-        doc: 'this one instead of a random one, which is printed (CARREL_VMM_TOKEN)',
+        doc: 'this one instead of a random one, which is printed; everybody on this host sees it in the list of processes: put it into CARREL_VMM_TOKEN instead',
       },
       { flags: '--origin <url>', doc: 'a page that may ask, as http://127.0.0.1:7070', many: true },
       { flags: '--idle <time>', doc: 'end when nobody was there for so long (10m)' },

@@ -30,13 +30,13 @@ export function runDevices(order: DevicesOrder, say: (remark: Remark) => void): 
   const open = (
     { spec, name, doorbells, irq }: PlacedDevice,
     index: number,
-  ): { mmio: VirtioMmio; sources: Source[] } => {
+  ): { mmio: VirtioMmio; sources: Source[]; finish: (() => void) | undefined } => {
     let remarks = 0;
     const remark = (text: string): void => {
       remarks += 1;
       if (remarks <= mostRemarks) say({ device: name, text });
     };
-    const { device, sources } = openStation(spec, remark);
+    const { device, sources, finish } = openStation(spec, remark);
     const mmio = new VirtioMmio({
       device,
       name,
@@ -59,7 +59,7 @@ export function runDevices(order: DevicesOrder, say: (remark: Remark) => void): 
         mmio.write(registers.QueueNotify, 4, BigInt(queue));
       },
     }));
-    return { mmio, sources: [...bells, ...sources] };
+    return { mmio, sources: [...bells, ...sources], finish };
   };
 
   const opened = devices.map(open);
@@ -84,4 +84,5 @@ export function runDevices(order: DevicesOrder, say: (remark: Remark) => void): 
     unfinished = false;
     for (const { mmio } of opened) if (mmio.poll()) unfinished = true;
   }
+  for (const { finish } of opened) finish?.();
 }

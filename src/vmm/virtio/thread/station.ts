@@ -7,17 +7,21 @@ import type { VirtioDevice } from '../device.ts';
 import { Net } from '../net/net.ts';
 import { tapPort } from '../net/tap.ts';
 import type { DeviceSpec } from './order.ts';
-import type { Source } from './poll.ts';
+import { pollOnce, type Source } from './poll.ts';
 
 export interface Station {
   readonly device: VirtioDevice;
   readonly sources: readonly Source[];
+  /** When the machine has ended: what it still has to say. */
+  readonly finish?: () => void;
 }
 
 type Say = (text: string) => void;
 
 /** What a guest prints waits here for its pipe; beyond it, in the guest's queue. */
 const mostPending = 2 ** 16;
+/** Whoever reads a console has so long for a machine's last words. */
+const lastWordsMs = 1000;
 
 function consoleStation({ output, input }: Extract<DeviceSpec, { kind: 'console' }>, say: Say): Station {
   let pending: Uint8Array[] = [];
@@ -51,6 +55,15 @@ function consoleStation({ output, input }: Extract<DeviceSpec, { kind: 'console'
   const buffer = new Uint8Array(4096);
   return {
     device: terminal,
+    finish() {
+      const limit = performance.now() + lastWordsMs;
+      const wire: Source = { fd: output, direction: 'out', wanted: () => true, serve: flush };
+      while (pending.length > 0) {
+        const left = limit - performance.now();
+        if (left <= 0) return;
+        pollOnce([wire], Math.ceil(left));
+      }
+    },
     sources: [
       {
         fd: output,
