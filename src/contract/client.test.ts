@@ -40,3 +40,14 @@ test('a problem of the server becomes the error that it meant', async () => {
     (error) => isCarrelError(error, 'name_taken') && error.hint === 'choose another',
   );
 });
+
+test('an answer of another shape is told with what differs, not shown as a dump', async () => {
+  const fetch = async (): Promise<Response> => Response.json({ id: 'u-000000000000', name: 'ada' });
+  await assert.rejects(
+    createClient({ base: 'http://x', fetch }).getMe({ params: {} }),
+    (error) =>
+      isCarrelError(error, 'internal') &&
+      /^http:\/\/x answers GET \/v1\/me .*: admin: /.test(error.message) &&
+      error.hint !== undefined,
+  );
+});

@@ -130,7 +130,15 @@ async function call(
   });
   if (!response.ok) throw await errorFrom(response);
   if (route.replyBytes) return response.body ?? new Uint8Array();
-  return route.reply ? route.reply.parse(await response.json()) : undefined;
+  if (!route.reply) return undefined;
+  const reply = route.reply.safeParse(await response.json());
+  if (reply.success) return reply.data;
+  const [issue] = reply.error.issues;
+  throw new CarrelError(
+    'internal',
+    `${options.base} answers ${route.method} ${route.path} in a way that is not known here: ${issue?.path.join('.')}: ${issue?.message}`,
+    { hint: 'is it of another version? start it anew: carrel down, then carrel up', cause: reply.error },
+  );
 }
 
 /** A client of the cloud at `base`. */

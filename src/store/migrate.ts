@@ -42,7 +42,9 @@ export async function migrate(db: Db, target: 'latest' | number = 'latest'): Pro
     const failed = results.find((result) => result.status === 'Error');
     throw new CarrelError(
       'internal',
-      `migration ${failed?.migrationName ?? ''} failed: ${messageOf(error)}`,
+      failed
+        ? `migration ${failed.migrationName} failed: ${messageOf(error)}`
+        : `the tables cannot be looked at: ${messageOf(error)}`,
       {
         cause: error,
       },
