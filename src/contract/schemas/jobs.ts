@@ -11,7 +11,7 @@ export const job = z.strictObject({
   state: jobState,
   parentId: id.nullable(),
   requester: name.nullable(),
-  /** The X-Request-Id of the request that asked for it. */
+  /** The X-Request-Id of the request that asked for it; with an ending of ours if an Idempotency-Key came along. */
   requestId: z.string().nullable(),
   /** Ids of what it works on. */
   resources: z.array(id),
