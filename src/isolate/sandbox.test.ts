@@ -49,6 +49,9 @@ int main(void) {
   show("perf", syscall(SYS_perf_event_open, 0, 0, 0, 0, 0));
   show("userfaultfd", syscall(SYS_userfaultfd, 0));
   show("x32", syscall(0x40000000 | SYS_getpid));
+  show("cachestat", syscall(451, self, 0, 0, 0));
+  show("open-tree-attr", syscall(467, -100, "/", 0, 0, 0));
+  show("of-later-kernels", syscall(600));
   show("vsock", socket(40, SOCK_STREAM, 0));
   show("flock", flock(self, LOCK_SH));
   show("fcntl-lock", fcntl(self, F_SETLK, &lock));
@@ -308,6 +311,9 @@ describe('the sandbox', { skip }, () => {
       perf: 'EPERM',
       userfaultfd: 'EPERM',
       x32: 'ENOSYS',
+      cachestat: 'ENOSYS',
+      'open-tree-attr': 'ENOSYS',
+      'of-later-kernels': 'ENOSYS',
       vsock: 'EAFNOSUPPORT',
       flock: 'ENOLCK',
       'fcntl-lock': 'ENOLCK',
