@@ -41,10 +41,11 @@ test('a problem of the server becomes the error that it meant', async () => {
   );
 });
 
+const halfAnAccount = async (): Promise<Response> => Response.json({ id: 'u-000000000000', name: 'ada' });
+
 test('an answer of another shape is told with what differs, not shown as a dump', async () => {
-  const fetch = async (): Promise<Response> => Response.json({ id: 'u-000000000000', name: 'ada' });
   await assert.rejects(
-    createClient({ base: 'http://x', fetch }).getMe({ params: {} }),
+    createClient({ base: 'http://x', fetch: halfAnAccount }).getMe({ params: {} }),
     (error) =>
       isCarrelError(error, 'internal') &&
       /^http:\/\/x answers GET \/v1\/me .*: admin: /.test(error.message) &&
