@@ -38,7 +38,7 @@ export { controlPath } from './children.ts';
 export interface DoormanOptions {
   /** DIR; DIR/run and DIR/log are made if missing. */
   readonly dataDirectory: string;
-  /** The sockets to open and what is served there, for example `{ name: 'http', host: '127.0.0.1', port: 7700 }`. */
+  /** The sockets to open and what is served there, for example `{ name: 'http', host: '127.0.0.1', port: 7070 }`. */
   readonly listen: readonly (Endpoint & { readonly name: string })[];
   /** The daemon's command. It is started inside the fabric. */
   readonly argv: Argv;
@@ -212,7 +212,7 @@ function openFurther({ host, port }: Endpoint, open: readonly Endpoint[]): Liste
   const everywhere = isIPv6(host) ? '::' : '0.0.0.0';
   if (!isLoopback(host) && !open.some((endpoint) => endpoint.host === host || endpoint.host === everywhere))
     throw new CarrelError('forbidden', `Carrel was not opened to ${formatEndpoint({ host, port })}`, {
-      hint: `start it with: carrel up --listen ${formatEndpoint({ host, port: 7700 })}`,
+      hint: `start it with: carrel up --listen ${formatEndpoint({ host, port: 7070 })}`,
     });
   return openListener({ host, port });
 }

@@ -22,7 +22,7 @@ test('an endpoint survives being written and read', () => {
 });
 
 test('a port alone is on the loopback', () => {
-  assert.deepEqual(parseListen('7700'), { host: '127.0.0.1', port: 7700 });
+  assert.deepEqual(parseListen('7070'), { host: '127.0.0.1', port: 7700 });
   assert.deepEqual(parseListen('localhost:80'), { host: '127.0.0.1', port: 80 });
 });
 
@@ -74,7 +74,7 @@ test('a listener listens, says on which port, and two cannot have the same', asy
 });
 
 test('the daemon reads what it inherited, and nothing without a doorman', () => {
-  const listener = { fd: 3, name: 'http', host: '127.0.0.1', port: 7700 };
+  const listener = { fd: 3, name: 'http', host: '127.0.0.1', port: 7070 };
   assert.deepEqual(inheritedListeners({ [listenVariable]: JSON.stringify([listener]) }), [listener]);
   assert.deepEqual(inheritedListeners({}), []);
   assert.throws(() => inheritedListeners({ [listenVariable]: '[{"fd":1}]' }));

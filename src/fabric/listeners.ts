@@ -30,7 +30,7 @@ const IPPROTO_IPV6 = 41;
 const IPV6_V6ONLY = 26;
 const BACKLOG = 511;
 
-/** `7700`, `127.0.0.1:7700`, `[::1]:7700`, `0.0.0.0:7700`; a port alone is on the loopback. */
+/** `7070`, `127.0.0.1:7070`, `[::1]:7070`, `0.0.0.0:7070`; a port alone is on the loopback. */
 export function parseListen(text: string): Endpoint {
   const match = /^(?:(?:\[([\da-fA-F:.]+)\]|([\d.]+)|localhost):)?(\d{1,5})$/.exec(text);
   const host = match?.[1] ?? match?.[2] ?? '127.0.0.1';
@@ -38,7 +38,7 @@ export function parseListen(text: string): Endpoint {
   const valid = match?.[1] === undefined ? isIPv4(host) : isIPv6(host);
   if (!match || !valid || port > 65535)
     throw new CarrelError('validation_failed', `Invalid address to listen on: ${JSON.stringify(text)}`, {
-      hint: 'write an address and a port, for example 127.0.0.1:7700, 0.0.0.0:7700 or [::1]:7700',
+      hint: 'write an address and a port, for example 127.0.0.1:7070, 0.0.0.0:7070 or [::1]:7070',
     });
   return { host, port };
 }

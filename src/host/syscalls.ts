@@ -16,6 +16,7 @@ export type SyscallArgument = number | bigint | NodeJS.ArrayBufferView | null;
 interface Hostcall {
   syscall(nr: number, ...args: SyscallArgument[]): number;
   addressOf(view: NodeJS.ArrayBufferView): bigint;
+  timeStamp(): bigint;
   readonly kickSignal: number;
 }
 
@@ -87,6 +88,8 @@ function isHostcall(module: unknown): module is Hostcall {
     typeof module.syscall === 'function' &&
     'addressOf' in module &&
     typeof module.addressOf === 'function' &&
+    'timeStamp' in module &&
+    typeof module.timeStamp === 'function' &&
     'kickSignal' in module &&
     typeof module.kickSignal === 'number'
   );
@@ -157,6 +160,11 @@ export function syscall(name: SyscallName, ...args: readonly SyscallArgument[]):
 /** The address of a view's first byte: for structures that hold pointers. Keep the view alive yourself. */
 export function addressOf(view: NodeJS.ArrayBufferView): bigint {
   return hostcall().addressOf(view);
+}
+
+/** The processor's time-stamp counter (RDTSC). */
+export function timeStamp(): bigint {
+  return hostcall().timeStamp();
 }
 
 /** A signal that interrupts a blocking call and does nothing else (see hostcall.c). */

@@ -3,6 +3,7 @@
  *
  *   syscall(nr, ...up to 6)  one system call on the calling thread; returns the result, or -errno
  *   addressOf(view)          address of a typed array or DataView, as a bigint
+ *   timeStamp()              the processor's time-stamp counter (RDTSC), as a bigint
  *   kickSignal               a signal that only interrupts: empty handler, no SA_RESTART
  *
  * An argument is a number, a bigint, null/undefined (0), or a view, which becomes its address. The view
@@ -17,6 +18,7 @@
 #include <stdint.h>
 #include <string.h>
 #include <unistd.h>
+#include <x86intrin.h>
 
 enum { MAX_ARGUMENTS = 7 }; /* the number, and six registers */
 
@@ -93,6 +95,12 @@ static napi_value address_of(napi_env env, napi_callback_info info) {
   return napi_create_bigint_uint64(env, word, &result) == napi_ok ? result : NULL;
 }
 
+static napi_value time_stamp(napi_env env, napi_callback_info info) {
+  (void)info;
+  napi_value result;
+  return napi_create_bigint_uint64(env, __rdtsc(), &result) == napi_ok ? result : NULL;
+}
+
 static void interrupt_only(int signal) { (void)signal; }
 
 NAPI_MODULE_INIT() {
@@ -110,8 +118,9 @@ NAPI_MODULE_INIT() {
   const napi_property_descriptor properties[] = {
     {.utf8name = "syscall", .method = call, .attributes = napi_enumerable},
     {.utf8name = "addressOf", .method = address_of, .attributes = napi_enumerable},
+    {.utf8name = "timeStamp", .method = time_stamp, .attributes = napi_enumerable},
   };
-  if (napi_define_properties(env, exports, 2, properties) != napi_ok ||
+  if (napi_define_properties(env, exports, sizeof properties / sizeof *properties, properties) != napi_ok ||
       napi_create_int32(env, kick, &number) != napi_ok ||
       napi_set_named_property(env, exports, "kickSignal", number) != napi_ok)
     napi_throw_error(env, NULL, "hostcall: cannot export");

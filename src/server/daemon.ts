@@ -196,7 +196,7 @@ function whereToListen(listen: readonly Endpoint[]): Listen[] {
   const all: Listen[] = [...inherited.map(({ fd }) => ({ fd })), ...listen];
   if (all.length === 0)
     throw new CarrelError('invalid_request', 'there is nothing to listen on', {
-      hint: 'start the cloud with: carrel up; for development give --listen 127.0.0.1:7700',
+      hint: 'start the cloud with: carrel up; for development give --listen 127.0.0.1:7070',
     });
   return all;
 }

@@ -1,5 +1,6 @@
 /** How QEMU is to run a guest on this host, found out once: by the processor, or by translating its instructions. */
 import { statSync } from 'node:fs';
+import { measureTscKhz } from '#host/tsc.ts';
 import { type KvmKind, probeKvm } from '#kvm/probe.ts';
 import type { Accelerator } from './spec.ts';
 
@@ -7,6 +8,8 @@ export interface Acceleration {
   readonly accelerator: Accelerator;
   /** The group that may open /dev/kvm. */
   readonly groups: readonly number[];
+  /** What an emulated processor's time-stamp counter counts, in kHz: it is the host's. null: the guest is told by KVM. */
+  readonly tscKhz: number | null;
   /** Why it is not faster; null when it is as fast as it gets. */
   readonly note: string | null;
 }
@@ -30,15 +33,18 @@ export function createAcceleration(probe: typeof probeKvm = probeKvm): () => Pro
 
 async function find(probe: typeof probeKvm): Promise<Acceleration> {
   const { kind } = await probe();
-  if (kind !== 'real') return { accelerator: 'tcg', groups: [], note: notes[kind] };
+  if (kind !== 'real')
+    return { accelerator: 'tcg', groups: [], tscKhz: await measureTscKhz(), note: notes[kind] };
   const { mode, gid } = statSync('/dev/kvm');
   // everybody, or its group: QEMU is neither its owner nor root
   const others = mode & 0o006;
-  if (others === 0o006) return { accelerator: 'kvm', groups: [], note: null };
-  if ((mode & groupAccess) === groupAccess) return { accelerator: 'kvm', groups: [gid], note: null };
+  if (others === 0o006) return { accelerator: 'kvm', groups: [], tscKhz: null, note: null };
+  if ((mode & groupAccess) === groupAccess)
+    return { accelerator: 'kvm', groups: [gid], tscKhz: null, note: null };
   return {
     accelerator: 'tcg',
     groups: [],
+    tscKhz: await measureTscKhz(),
     note: '/dev/kvm is for its owner alone, so the machine is emulated; let its group kvm read and write it',
   };
 }

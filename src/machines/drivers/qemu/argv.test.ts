@@ -7,6 +7,7 @@ import { qemuArguments, type QemuFacts } from './argv.ts';
 const facts: QemuFacts = {
   name: 'web',
   accelerator: 'tcg',
+  tscKhz: null,
   vcpus: 2,
   memoryBytes: 256 * 2 ** 20,
   memory: null,
@@ -55,6 +56,14 @@ test('the timer whose frequency must be measured is left out where one emulated 
   assert.deepEqual(timer({ vcpus: 2 }), ['hpet=off', ' mitigations=off']);
   assert.deepEqual(timer({ vcpus: 1, boot: null }), ['hpet=off', '']);
   assert.deepEqual(timer({ vcpus: 1, accelerator: 'kvm' }), ['hpet=off', '']);
+});
+
+test('an emulated processor’s counter is not measured: the kernel is told what it counts', () => {
+  const told = { ...facts, tscKhz: 2_299_998 };
+  for (const vcpus of [1, 2])
+    assert.match(valuesOf(qemuArguments({ ...told, vcpus }), '-append').join(), / tsc_early_khz=2299998$/);
+  const kvm = qemuArguments({ ...told, accelerator: 'kvm' });
+  assert.doesNotMatch(valuesOf(kvm, '-append').join(), /tsc_early/);
 });
 
 test('the formats of the disk are stated, only the uppermost layer is written, and headers name nothing', () => {

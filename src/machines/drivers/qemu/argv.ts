@@ -18,6 +18,8 @@ export interface QemuFacts {
   /** Shown in process lists only. */
   readonly name: string;
   readonly accelerator: Accelerator;
+  /** Of the time-stamp counter, where the guest need not find out by itself. */
+  readonly tscKhz: number | null;
   readonly vcpus: number;
   readonly memoryBytes: number;
   /** Memory as a file, shared (a template writes it) or private (a clone maps it copy-on-write); null: anonymous. */
@@ -105,13 +107,21 @@ const processors: Readonly<Record<Accelerator, string>> = { kvm: 'max', tcg: 'ma
  * What an emulated processor changes for the kernel. It lets no program of the guest speculate, so nothing needs to be
  * done against that. And the timer: of the HPET the frequency is known, where that of the local APIC is measured for a
  * tenth of a second at each boot (calibrate_APIC_clock in arch/x86/kernel/apic/apic.c); but several processors need a
- * timer each, and KVM's APIC is the host kernel's own.
+ * timer each, and KVM's APIC is the host kernel's own. And the clock: a kernel that measures the time-stamp counter while
+ * its QEMU waits for a processor comes to a fraction of it (pit_hpet_ptimer_calibrate_cpu in arch/x86/kernel/tsc.c prefers
+ * the timer that lets itself be interrupted), and its time goes many times too fast for good.
  */
-function tuned({ accelerator, vcpus, boot }: Pick<QemuFacts, 'accelerator' | 'vcpus' | 'boot'>) {
+function tuned({
+  accelerator,
+  tscKhz,
+  vcpus,
+  boot,
+}: Pick<QemuFacts, 'accelerator' | 'tscKhz' | 'vcpus' | 'boot'>) {
   if (accelerator === 'kvm' || !boot) return { hpet: 'off', append: '' };
+  const clock = tscKhz === null ? '' : ` tsc_early_khz=${tscKhz}`;
   return vcpus > 1
-    ? { hpet: 'off', append: ' mitigations=off' }
-    : { hpet: 'on', append: ' mitigations=off nolapic_timer' };
+    ? { hpet: 'off', append: ` mitigations=off${clock}` }
+    : { hpet: 'on', append: ` mitigations=off nolapic_timer${clock}` };
 }
 
 /** The arguments, without the program's name. */

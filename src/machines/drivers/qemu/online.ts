@@ -57,7 +57,7 @@ export function createOnlineRunner(host: BuilderHost): OnlineRunner {
   return async (request) => {
     requireQemu();
     request.signal?.throwIfAborted();
-    const { accelerator, groups } = await acceleration();
+    const { accelerator, groups, tscKhz } = await acceleration();
     const id = newId('machine');
     const directory = join(host.directory, id);
     await mkdir(vmPaths(directory).root, { recursive: true, mode: 0o700 });
@@ -73,6 +73,7 @@ export function createOnlineRunner(host: BuilderHost): OnlineRunner {
       const argv = qemuArguments({
         name: 'build',
         accelerator,
+        tscKhz,
         vcpus: limits.cpus,
         memoryBytes: limits.memoryBytes,
         memory: null,

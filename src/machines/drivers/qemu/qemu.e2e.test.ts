@@ -18,6 +18,7 @@ import { type ErrorCode, isCarrelError } from '#base/errors.ts';
 import { formatSize } from '#base/units.ts';
 import { runRequest } from '#contract/schemas/machines.ts';
 import { isAlive, signalProcess, statOf } from '#host/processes.ts';
+import { measureTscKhz } from '#host/tsc.ts';
 import { keptPaths } from '#isolate/kept.ts';
 import { linkNames } from '#test/netbed.ts';
 import type { MachineSpec, RunningMachine } from '../../driver.ts';
@@ -148,6 +149,16 @@ test('a machine boots, is who it is told to be, works, and ends in order', { ski
     assert.ok(grown > 400_000, `the root file system has grown with the disk: ${grown} KiB`);
   });
 
+  await t.test(
+    'its clock goes as fast as ours, however busy the host was when it booted',
+    { skip: machine.runtime.accelerator !== 'tcg' && 'KVM tells the guest' },
+    async () => {
+      const found = /tsc: Detected ([\d.]+) MHz/.exec(await shell(machine, 'dmesg'))?.[1];
+      const ours = (await measureTscKhz()) / 1000;
+      assert.ok(Math.abs(Number(found) / ours - 1) < 0.01, `${found} MHz are counted as ${ours} MHz`);
+    },
+  );
+
   await t.test('programs have their status, output and user; files go in and out', async () => {
     const reply = await machine.run(
       runRequest.parse({
@@ -228,8 +239,11 @@ test('a machine boots, is who it is told to be, works, and ends in order', { ski
     assert.ok(cpuMs > 0 && (diskBytes ?? 0) > 0 && network !== null);
   });
 
-  await t.test('paused it does nothing, resumed it goes on', async () => {
+  await t.test('paused it does nothing, resumed it goes on, and its clock is right', async () => {
+    const clock = async (): Promise<number> => Number(await shell(machine, 'date +%s')) * 1000;
+    const early = Date.now() - (await clock());
     await machine.pause();
+    const stopped = Date.now();
     assert.equal(machine.isPaused(), true);
     const adopted = await bed.again().adopt(spec);
     assert.equal(adopted?.isPaused(), true);
@@ -238,8 +252,11 @@ test('a machine boots, is who it is told to be, works, and ends in order', { ski
     await new Promise((resolve) => setTimeout(resolve, 500));
     const { cpuMs: later } = await machine.stats();
     assert.ok(later - before < 50, `${later - before} ms of processor while paused`);
+    await new Promise((resolve) => setTimeout(resolve, 8000));
+    const stood = Date.now() - stopped;
     await machine.resume();
-    assert.equal(await shell(machine, 'echo on'), 'on\n');
+    const behind = Date.now() - (await clock());
+    assert.ok(behind - early < stood / 2, `${stood} ms later it is ${behind} ms behind, and was ${early} ms`);
   });
 
   await t.test('a second start adopts, a second copy is refused', async () => {

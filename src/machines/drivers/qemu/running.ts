@@ -23,6 +23,9 @@ const fullState = 'io-error';
 /** It waits for `cont`. */
 const pausedStates: ReadonlySet<string> = new Set(['paused', fullState]);
 
+/** For a guest that has just gone on: whoever woke it is waiting. */
+const clockMs = 3000;
+
 export interface RunningParts extends DriverHost {
   readonly agents: Agents;
 }
@@ -72,6 +75,11 @@ export function runningVm(
     async resume() {
       await command('cont');
       paused = false;
+      if (!hasAgent) return;
+      // it has no idea that it stood still; one that cannot be told is a machine with a wrong clock, and runs
+      await agents
+        .use(directory, (agent) => agent.setClock({ limitMs: clockMs }), { limitMs: clockMs })
+        .catch(() => undefined);
     },
     isPaused: () => paused,
     async isStalled() {

@@ -117,7 +117,7 @@ export async function launchQemu(
     openDisk(directory),
     mkdir(paths.root, { recursive: true, mode: 0o700 }),
   ]);
-  const { accelerator, groups } = acceleration;
+  const { accelerator, groups, tscKhz } = acceleration;
   const uid = qemuUid(spec);
   await writeRuntime(directory, {
     accelerator,
@@ -137,6 +137,7 @@ export async function launchQemu(
     const argv = qemuArguments({
       name: spec.name,
       accelerator,
+      tscKhz,
       vcpus: vcpusOf(limits),
       memoryBytes: wholePages(limits.memoryBytes),
       memory: launch.memory,

@@ -37,6 +37,8 @@ export interface Agent {
   writeFile(path: string, bytes: Uint8Array, options: { mode: number }): Promise<void>;
   /** Everything at once, with the host's clock and fresh entropy; ssh is restarted with the new keys. */
   identify(identity: Identity): Promise<void>;
+  /** To the host's: a guest whose processors were stopped is as much behind. */
+  setClock(options: { limitMs: number }): Promise<void>;
   /** Root's password as crypt(5) writes it. */
   setPassword(hash: string): Promise<void>;
   /** The root file system, to the end of the disk. */

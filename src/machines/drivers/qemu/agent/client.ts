@@ -7,7 +7,7 @@ import type { Identity } from '../identity.ts';
 import type { Agent, AgentUsage, ConnectOptions } from './agent.ts';
 import { doneOnly, exchange, unexpected } from './exchange.ts';
 import { readGuestFile, writeGuestFile } from './files.ts';
-import { encodeIdentity, encodePassword } from './identify.ts';
+import { encodeClock, encodeIdentity, encodePassword } from './identify.ts';
 import { attachTerminal, type LinkSource } from './kept.ts';
 import { isGone, type Link, openLink } from './link.ts';
 import { payload, reading } from './payload.ts';
@@ -122,6 +122,10 @@ class AgentClient implements Agent, LinkSource {
   async identify(identity: Identity): Promise<void> {
     const facts = encodeIdentity(identity, { nowMs: Date.now(), entropy: randomBytes(entropyBytes) });
     await this.#ask(ask.identify, 'the machine cannot be given its identity', facts, jobMs);
+  }
+
+  async setClock({ limitMs }: { limitMs: number }): Promise<void> {
+    await this.#ask(ask.identify, "the machine's clock cannot be set", encodeClock(Date.now()), limitMs);
   }
 
   async setPassword(hash: string): Promise<void> {

@@ -37,6 +37,17 @@ function networkRecord({ mac, address, prefix, gateway }: Identity['network']): 
   );
 }
 
+const clockRecord = (nowMs: number): Uint8Array =>
+  record(
+    tag.clock,
+    payload()
+      .u64(nowMs * 1e6)
+      .done(),
+  );
+
+/** The clock, by itself. */
+export const encodeClock = (nowMs: number): Buffer => Buffer.from(clockRecord(nowMs));
+
 /** Root's password, by itself. */
 export function encodePassword(hash: string): Buffer {
   return Buffer.from(record(tag.password, payload().text(hash).done()));
@@ -63,12 +74,7 @@ export function encodeIdentity(
   const { hostname, passwordHash, network } = identity;
   return Buffer.concat([
     record(tag.entropy, entropy),
-    record(
-      tag.clock,
-      payload()
-        .u64(nowMs * 1e6)
-        .done(),
-    ),
+    clockRecord(nowMs),
     record(tag.hostname, payload().text(hostname).done()),
     ...identityDirectories.map(({ path, mode }) =>
       record(tag.directory, payload().u32(mode).text(path).done()),

@@ -98,15 +98,22 @@ test('its last use is remembered', { skip: notRoot }, async (t) => {
 test('a key is the same for the same facts and another one for any other', async (t) => {
   const program = join(scratch(t), 'qemu');
   writeFileSync(program, 'x');
-  const base = { program, argv: ['-m', '256'], image: 'i', seed: 1 };
+  const base = { program, argv: ['-m', '256'], image: 'i', processor: 'p', seed: 1 };
   const name = await templateKey(base);
   assert.match(name, keyPattern);
   assert.equal(await templateKey({ ...base }), name);
   await fc.assert(
-    fc.asyncProperty(fc.array(fc.string()), fc.string(), fc.integer(), async (argv, image, seed) => {
-      const same = JSON.stringify([argv, image, seed]) === JSON.stringify([base.argv, base.image, base.seed]);
-      assert.equal((await templateKey({ program, argv, image, seed })) === name, same);
-    }),
+    fc.asyncProperty(
+      fc.array(fc.string()),
+      fc.string(),
+      fc.string(),
+      fc.integer(),
+      async (argv, image, processor, seed) => {
+        const facts = { program, argv, image, processor, seed };
+        const same = JSON.stringify(facts) === JSON.stringify(base);
+        assert.equal((await templateKey(facts)) === name, same);
+      },
+    ),
   );
   writeFileSync(program, 'upgraded');
   assert.notEqual(await templateKey(base), name);

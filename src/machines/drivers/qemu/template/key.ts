@@ -13,6 +13,8 @@ export interface KeyFacts {
   readonly argv: readonly string[];
   /** Content hash of the image: disk, kernel and initrd. */
   readonly image: string;
+  /** The host's processor by its name: a parked kernel has found out what it can do, and how fast its counter counts. */
+  readonly processor: string;
   /** What is put into a machine before its first start by us: another agent or init needs another boot. */
   readonly seed: number;
 }
@@ -27,8 +29,8 @@ const format = 1;
  * The program counts by size and time of its file: an upgrade changes both, and reading 20 MiB for a hash at each
  * start of a machine would cost more than the start.
  */
-export async function templateKey({ program, argv, image, seed }: KeyFacts): Promise<string> {
+export async function templateKey({ program, argv, image, processor, seed }: KeyFacts): Promise<string> {
   const { size, mtimeMs, ino } = await stat(program);
-  const text = JSON.stringify([format, program, size, mtimeMs, ino, argv, image, seed]);
+  const text = JSON.stringify([format, program, size, mtimeMs, ino, argv, image, processor, seed]);
   return createHash('sha256').update(text).digest('hex').slice(0, 32);
 }

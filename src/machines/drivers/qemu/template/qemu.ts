@@ -1,6 +1,7 @@
 /** What templates and their clones ask of QEMU beyond a machine that boots: its argument list as a name, and state. */
 import { open } from 'node:fs/promises';
 import { createServer } from 'node:net';
+import { cpus } from 'node:os';
 import { chmodSync, rmSync } from 'node:fs';
 import { z } from 'zod';
 import { until } from '#base/deadline.ts';
@@ -21,7 +22,7 @@ export const stateFd = 7;
 export const stateSocketInJail = '/machine/state.sock';
 
 /** Changes when a machine that was booted by an older Carrel would not do for a template any more. */
-const seedVersion = 3;
+const seedVersion = 4;
 
 /** Devices and processors of some 400 KiB; a guest's virtio queues may add to them, but never this much. */
 const maxStateBytes = 64 * 2 ** 20;
@@ -35,9 +36,11 @@ export async function keyOfMachine(
   { accelerator }: Pick<Acceleration, 'accelerator'>,
 ): Promise<string> {
   const { boot } = image.disk;
+  const processor = cpus()[0]?.model ?? '';
   const argv = qemuArguments({
     name: 'template',
     accelerator,
+    tscKhz: null, // measured anew by each process; a parked kernel keeps what it was told, see `processor`
     vcpus: vcpusOf(limits),
     memoryBytes: wholePages(limits.memoryBytes),
     memory: { path: memoryInJail, share: true },
@@ -50,7 +53,7 @@ export async function keyOfMachine(
     agentFd: 5,
     incoming: false,
   });
-  return templateKey({ program: qemuProgram, argv, image: image.hash, seed: seedVersion });
+  return templateKey({ program: qemuProgram, argv, image: image.hash, processor, seed: seedVersion });
 }
 
 const migration = z.object({ status: z.string().max(100).optional(), 'error-desc': z.string().optional() });
