@@ -1,9 +1,12 @@
 /** Machines without rows: held by this process alone, switched off and on by it, and gone with it. */
 import { join } from 'node:path';
-import { CarrelError, isCarrelError } from '#base/errors.ts';
+import { unlessAborted } from '#base/deadline.ts';
+import { CarrelError, isCarrelError, messageOf } from '#base/errors.ts';
 import { newId } from '#base/ids.ts';
+import type { Logger } from '#base/log.ts';
 import { consoleName, type Driver, type MachineSpec, type RunningMachine } from '#machines/driver.ts';
 import type { EarlySpec } from '#machines/templates/driver.ts';
+import { freshContainer } from './fresh-container.ts';
 import { freshVm } from './fresh-vm.ts';
 import type { FreshMachine } from './machine.ts';
 
@@ -11,7 +14,9 @@ import type { FreshMachine } from './machine.ts';
  * All solutions of a lab get machines of one image and size: from the second one on they are copies of one that has
  * booted. The template lies beside the machines.
  */
-export function createParking(): (driver: Driver, spec: MachineSpec, signal: AbortSignal) => Promise<void> {
+export function createParking(
+  log: Logger,
+): (driver: Driver, spec: MachineSpec, signal: AbortSignal) => Promise<void> {
   const seen = new Map<string, Promise<unknown> | undefined>();
   return async (driver, spec, signal) => {
     const { templates } = driver;
@@ -24,18 +29,32 @@ export function createParking(): (driver: Driver, spec: MachineSpec, signal: Abo
     const { image, limits, uidSlot } = spec;
     const id = newId('machine');
     const early = { id, directory: join(spec.directory, '..', id), image, limits, uidSlot };
-    const parking = seen.get(key) ?? parkOnce(driver, early, signal);
+    const parking = seen.get(key) ?? parkOnce(driver, early, { signal, log });
     seen.set(key, parking);
-    await parking;
+    try {
+      await parking;
+    } catch (error) {
+      // broken off with the work of the one who asked for it: the next one does it
+      if (seen.get(key) === parking) seen.set(key, undefined);
+      throw error;
+    }
   };
 }
 
-/** Without a template the machines boot, each by itself: so a failure is no more than that. */
-async function parkOnce(driver: Driver, early: EarlySpec, signal: AbortSignal): Promise<void> {
+/** Without a template the machines boot, each by itself: a failure costs time and no more, and somebody should know. */
+async function parkOnce(
+  driver: Driver,
+  early: EarlySpec,
+  { signal, log }: { readonly signal: AbortSignal; readonly log: Logger },
+): Promise<void> {
   try {
     await driver.templates?.park(early, { signal, step: () => undefined });
-  } catch {
+  } catch (error) {
     signal.throwIfAborted();
+    log.warn('no machine could be parked, so all of them boot', {
+      image: early.image,
+      error: messageOf(error),
+    });
   } finally {
     await driver.sweep(early.id);
   }
@@ -45,7 +64,7 @@ async function parkOnce(driver: Driver, early: EarlySpec, signal: AbortSignal): 
 export interface Held extends AsyncDisposable {
   running(): RunningMachine | undefined;
   stop(options: { graceMs: number }): Promise<void>;
-  start(options: { limitMs: number }): Promise<boolean>;
+  start(options: { limitMs: number; signal: AbortSignal }): Promise<boolean>;
 }
 
 export async function startHeld(driver: Driver, spec: MachineSpec): Promise<Held> {
@@ -63,18 +82,22 @@ export async function startHeld(driver: Driver, spec: MachineSpec): Promise<Held
   return {
     running: () => current,
     stop,
-    async start({ limitMs }) {
+    async start({ limitMs, signal }) {
+      signal.throwIfAborted();
       current = await driver.start(spec);
-      return answers(current, limitMs);
+      return answers(current, { limitMs, signal });
     },
     [Symbol.asyncDispose]: () => stop({ graceMs: 0 }),
   };
 }
 
 /** Does it answer within the time? */
-async function answers(machine: RunningMachine, limitMs: number): Promise<boolean> {
+async function answers(
+  machine: RunningMachine,
+  { limitMs, signal }: { readonly limitMs: number; readonly signal: AbortSignal },
+): Promise<boolean> {
   try {
-    await machine.ready({ limitMs });
+    await unlessAborted(signal, machine.ready({ limitMs }));
     return true;
   } catch (error) {
     if (!isCarrelError(error, 'deadline_exceeded')) throw error;
@@ -99,12 +122,11 @@ export function freshMachine(driver: Driver, spec: MachineSpec, held: Held): Fre
         return driver.readDisk(spec, path, options);
       },
     });
-  return {
-    driver: 'container',
+  return freshContainer({
     id,
-    initPid: machine.process.pid,
     address,
-    run: (request, runOptions) => machine.run(request, runOptions),
-    writeFile: (path, bytes, { mode }) => machine.writeFile(path, bytes, { mode }),
-  };
+    process: machine.process,
+    run: (request, options) => machine.run(request, options),
+    writeFile: (path, bytes, options) => machine.writeFile(path, bytes, options),
+  });
 }

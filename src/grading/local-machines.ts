@@ -5,8 +5,10 @@
 import { mkdir } from 'node:fs/promises';
 import { openSync } from 'node:fs';
 import { join } from 'node:path';
+import { unlessAborted } from '#base/deadline.ts';
 import { CarrelError } from '#base/errors.ts';
 import { newId } from '#base/ids.ts';
+import type { Logger } from '#base/log.ts';
 import { newLimits } from '#contract/schemas/machines.ts';
 import { formatAddress, macOf } from '#fabric/addresses.ts';
 import { openFabric } from '#fabric/fabric.ts';
@@ -16,7 +18,8 @@ import type { Images } from '#images/store.ts';
 import type { ForkServer } from '#isolate/server.ts';
 import { createDrivers } from '#machines/drivers/table.ts';
 import type { MachineSpec } from '#machines/driver.ts';
-import { imageKindOf, limitsFor } from '#machines/requests.ts';
+import { imageKindOf } from '#machines/image-kinds.ts';
+import { limitsFor } from '#machines/requests.ts';
 import type { LabDriver } from './format/machine.ts';
 import { createParking, freshMachine, startHeld } from './local-held.ts';
 import type { WithFreshMachine } from './machine.ts';
@@ -34,6 +37,7 @@ export interface LocalMachinesOptions {
   /** A private directory: each machine gets one in it. */
   readonly directory: string;
   readonly instance: string;
+  readonly log: Logger;
 }
 
 export interface LocalMachines extends AsyncDisposable {
@@ -68,7 +72,7 @@ export async function openLocalMachines(options: LocalMachinesOptions): Promise<
   const fabric = opened.use(await openFabric());
   const drivers = createDrivers({ ...options, fabric });
   const { prefix, base } = fabric.network;
-  const park = createParking();
+  const park = createParking(options.log);
   let count = 0;
   const all = opened.move();
   return {
@@ -109,7 +113,8 @@ export async function openLocalMachines(options: LocalMachinesOptions): Promise<
       await park(driver, spec, signal);
       await driver.prepare(spec);
       const held = machine.use(await startHeld(driver, spec));
-      await held.running()?.ready({ limitMs: readyMs[request.driver] });
+      const limitMs = readyMs[request.driver];
+      await unlessAborted(signal, held.running()?.ready({ limitMs }) ?? Promise.resolve());
       return await use(freshMachine(driver, spec, held));
     },
     [Symbol.asyncDispose]: () => all.disposeAsync(),

@@ -5,7 +5,7 @@
 import { createHash } from 'node:crypto';
 import { mkdir, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { Logger } from '#base/log.ts';
+import { type Logger, silent } from '#base/log.ts';
 import { isLocked } from '#host/flock.ts';
 import { openImages } from '#images/store.ts';
 import { openWorkspace } from '#images/workspace.ts';
@@ -94,7 +94,13 @@ export async function openLocalGrader({
     await (await machines?.catch(() => undefined))?.[Symbol.asyncDispose]();
   });
   const makeMachine: WithFreshMachine = async (request, use) => {
-    machines ??= openLocalMachines({ server, images, directory: join(directory, 'machines'), instance });
+    machines ??= openLocalMachines({
+      server,
+      images,
+      directory: join(directory, 'machines'),
+      instance,
+      log: logger ?? silent,
+    });
     return await (await machines).withFreshMachine(request, use);
   };
   const all = opened.move();

@@ -10,7 +10,7 @@ import type { LabFolder } from './format/folder.ts';
 import { matchesPattern } from './format/patterns.ts';
 import type { StartStep } from './format/schema.ts';
 import type { FreshMachine } from './machine.ts';
-import { untilAtRest, watchRest } from './rest.ts';
+import { untilAtRest, watchRest } from '#machines/rest.ts';
 
 /** What the commands printed, for the student. */
 export interface StartOutput {

@@ -41,6 +41,8 @@ export async function confirmRunning(cloud: Cloud, row: Row, report: ReconcileRe
   }
   const state = frozen ? 'paused' : 'running';
   if (state === row.state && !row.asleep) return;
+  // nobody has paused it: who looks for such machines says why it waits (stalled.ts)
+  if (frozen && (await machine.isStalled())) return;
   report.corrected += 1;
   await write(cloud, row, { state, asleep: false }, `machine.${state === 'paused' ? 'paused' : 'resumed'}`);
 }
@@ -149,7 +151,7 @@ export function failureOf(code: 'machine_lost' | 'cancelled' | 'disk_full', mess
 
 /** Changes the row and tells of it, unless somebody was faster. */
 export async function write(
-  cloud: Cloud,
+  cloud: Pick<Cloud, 'db' | 'changed'>,
   row: Row,
   values: Parameters<typeof changeMachine>[2],
   kind: string,

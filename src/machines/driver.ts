@@ -210,6 +210,8 @@ export interface Driver {
   traces(): Promise<ReadonlySet<string>>;
   /** Removes what `traces` found of a machine that has no row. */
   sweep(id: string): Promise<void>;
+  /** Breaks off what goes on in the background; machines are left as they are. */
+  close?(): Promise<void>;
 }
 
 /** Refuses what the driver cannot do. */

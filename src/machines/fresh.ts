@@ -13,7 +13,8 @@ import { selectNetworkByName } from '#store/networks.ts';
 import { type Cloud, driverFor, driverNamed, specOf } from './cloud.ts';
 import { consoleName, type EndReport, type FileRead, type RunningMachine, type Terminal } from './driver.ts';
 import { carryOut } from './jobs.ts';
-import { imageKindOf, insertWhole, limitsFor, type RequireImage } from './requests.ts';
+import { imageKindOf } from './image-kinds.ts';
+import { insertWhole, limitsFor, type RequireImage } from './requests.ts';
 import { changeMachine } from './rows.ts';
 import type { WorkOptions } from './work.ts';
 

@@ -35,6 +35,7 @@ import { requireCapability } from './driver.ts';
 import { eventOf } from './events.ts';
 import { jobKey, jobKindOf } from './jobs.ts';
 import { wake } from './idle.ts';
+import { imageKindOf } from './image-kinds.ts';
 import { requireQuota } from './quota.ts';
 import { activityOf, changeMachine, configJson, limitsToStore, type MachineConfig } from './rows.ts';
 import { insertStarter } from './scripts.ts';
@@ -111,13 +112,6 @@ export async function insertWhole(tx: Tx, plan: Plan): Promise<Row> {
 }
 
 export type RequireImage = (name: string, wanted: { readonly kind: ImageKind }) => Promise<Image>;
-
-/** Which kind of image each kind of machine is made of. */
-export const imageKindOf: Readonly<Record<DriverName, ImageKind>> = {
-  container: 'rootfs',
-  qemu: 'disk',
-  micro: 'guest',
-};
 
 /** The limits with the one filled in that depends on the image: the disk is at least as large as the image's own. */
 export function limitsFor({ diskBytes, ...limits }: NewMachine['limits'], image: Image): Limits {
@@ -216,7 +210,10 @@ export async function requestVerb(
         hint: decision.hint,
         details: { state: row.state, activity: row.activity },
       });
-    if (decision.kind === 'done') return { job: await doneAtOnce(tx, row, verb, options), began: false };
+    if (decision.kind === 'done') {
+      if (verb === 'pause') await keepPaused(tx, row, actor);
+      return { job: await doneAtOnce(tx, row, verb, options), began: false };
+    }
     if (decision.kind === 'join') {
       const job = await jobAtWork(tx, row);
       if (job) return { job, began: false };
@@ -231,12 +228,19 @@ export async function requestVerb(
     return { job, began: true };
   });
   if (!began && (verb === 'start' || verb === 'resume')) await wake(cloud, id);
+  cloud.changed(id);
   if (began) {
-    cloud.changed(id);
     if (verb === 'remove')
       cloud.interrupts.get(id)?.abort(new CarrelError('cancelled', 'the machine is being deleted'));
   }
   return { machineId: id, job };
+}
+
+/** A machine that waits for room on the host's disk goes on by itself (stalled.ts), unless somebody wants it paused. */
+async function keepPaused(tx: Tx, row: Row, actor: Actor | null): Promise<void> {
+  if (row.failure?.code !== 'disk_full') return;
+  const gen = await changeMachine(tx, row, { failure: null });
+  await insertEvent(tx, eventOf(row, 'machine.paused', { gen }, actor?.id ?? null));
 }
 
 /** A job for the record only: what was asked for is so already. */

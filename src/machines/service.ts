@@ -24,7 +24,7 @@ import type { RunnableJob } from '#jobs/types.ts';
 import type { Db } from '#store/schema.ts';
 import { selectSpares } from '#store/templates.ts';
 import type { Actor, RequestInfo } from '#base/actor.ts';
-import { type Cloud, neighbourhoodOf } from './cloud.ts';
+import { type Cloud, neighbourhoodOf, runningOf } from './cloud.ts';
 import { requestClone } from './clones.ts';
 import { noticeEnd, type ReconcileReport } from './confirm.ts';
 import { createDrivers, type DriverHost, type Drivers } from './drivers/table.ts';
@@ -129,7 +129,7 @@ export async function openMachines({
     db,
     directory,
     log,
-    drivers: drivers({ server, fabric, images, directory, instance }),
+    drivers: drivers({ server, fabric, images, directory, instance, log }),
     living: openLiving((id, report) => {
       log.warn('a machine has ended by itself', { machine: id, end: report.end });
       noticeEnd(cloud, id, report).catch((error: unknown) =>
@@ -166,7 +166,7 @@ export async function openMachines({
     );
     // one machine that hangs must not keep all the others from being used
     await Promise.race([first, sleep(firstPassMs, signal).catch(() => undefined)]);
-    const lookForStalled = createLookForStalled(cloud);
+    const lookForStalled = createLookForStalled({ ...cloud, running: (row) => runningOf(cloud, row) });
     passes = everyFew(reconcileEveryMs, signal, async () => {
       await first;
       await reconcileSome(cloud).catch((error: unknown) =>
@@ -220,6 +220,7 @@ export async function openMachines({
       await within(lastPassMs, 'the machines used for grading to be removed', removeLeftOvers(cloud)).catch(
         () => undefined, // the daemon's next reconciliation does it
       );
+      for (const driver of Object.values(cloud.drivers)) await driver.close?.();
       execs.detachAll();
       for (const ear of cloud.sleepers.values()) ear[Symbol.dispose]();
       cloud.living.close();

@@ -1,15 +1,17 @@
 /**
  * Machines that had to stop because the host's disk is full: QEMU holds a guest's write that found no room, and the
- * guest with it. They are called `paused`, with the reason, and go on by themselves when there is room again.
+ * guest with it. They are called `paused`, with the reason, and go on by themselves when there is room again. One that
+ * somebody has paused, before or after that was noticed, is his: it has no such reason, and waits for him to resume it.
  *
  * QEMU's monitor has one client at a time, so nobody listens for its events: it is asked when the disk is nearly full,
  * and else now and then.
  */
 import { statfs } from 'node:fs/promises';
 import { isCarrelError, messageOf } from '#base/errors.ts';
-import { selectOptionalMachine } from '#store/machines.ts';
-import { type Cloud, runningOf } from './cloud.ts';
+import { type Machine as Row, selectOptionalMachine } from '#store/machines.ts';
+import type { Cloud } from './cloud.ts';
 import { failureOf, write } from './confirm.ts';
+import type { RunningMachine } from './driver.ts';
 
 /** With less than this free, somebody may be waiting for room. */
 const scarceBytes = 2 ** 30;
@@ -21,7 +23,12 @@ const seldomMs = 30_000;
 /** One look, for the one process that reconciles. */
 export type LookForStalled = () => Promise<void>;
 
-export function createLookForStalled(cloud: Cloud): LookForStalled {
+type Parts = Pick<Cloud, 'db' | 'locks' | 'directory' | 'log' | 'changed'> & {
+  /** The machine behind a row; `wrong_state` when it does not run. */
+  readonly running: (row: Row) => Promise<Pick<RunningMachine, 'isStalled' | 'resume'>>;
+};
+
+export function createLookForStalled(cloud: Parts): LookForStalled {
   let askedAt = Number.NEGATIVE_INFINITY;
   return async () => {
     const { bavail, bsize } = await statfs(cloud.directory);
@@ -29,7 +36,7 @@ export function createLookForStalled(cloud: Cloud): LookForStalled {
     const ask = free < scarceBytes || performance.now() - askedAt > seldomMs;
     const rows = await cloud.db
       .selectFrom('machines')
-      .select(['id', 'failure'])
+      .select(['id', 'state', 'failure'])
       .where('deleted_at', 'is', null)
       .where('state', 'in', ['running', 'paused'])
       .where('activity', 'is', null)
@@ -37,8 +44,10 @@ export function createLookForStalled(cloud: Cloud): LookForStalled {
       .where('driver', '=', 'qemu')
       .execute();
     if (ask) askedAt = performance.now();
-    for (const { id, failure } of rows) {
-      const waits = failure?.code === 'disk_full';
+    for (const row of rows) {
+      const { id } = row;
+      const waits = waitsForRoom(row);
+      if (isPausedBySomebody(row)) continue;
       if (cloud.locks.isBusy(id) || (waits ? free < enoughBytes : !ask)) continue;
       try {
         await look(cloud, id, free >= enoughBytes);
@@ -52,18 +61,24 @@ export function createLookForStalled(cloud: Cloud): LookForStalled {
   };
 }
 
-async function look(cloud: Cloud, id: string, room: boolean): Promise<void> {
+type Standing = Pick<Row, 'state' | 'failure'>;
+
+const waitsForRoom = ({ failure }: Standing): boolean => failure?.code === 'disk_full';
+const isPausedBySomebody = (row: Standing): boolean => row.state === 'paused' && !waitsForRoom(row);
+
+async function look(cloud: Parts, id: string, room: boolean): Promise<void> {
   using _lock = await cloud.locks.take(id, { limitMs: 100 });
   const row = await selectOptionalMachine(cloud.db, id);
   if (!row || row.activity !== null || row.asleep || (row.state !== 'running' && row.state !== 'paused'))
     return;
-  const machine = await runningOf(cloud, row).catch((error: unknown) => {
+  if (isPausedBySomebody(row)) return;
+  const machine = await cloud.running(row).catch((error: unknown) => {
     if (isCarrelError(error, 'wrong_state')) return undefined; // it has ended: that is told by others
     throw error;
   });
   if (!machine) return;
   const stalled = await machine.isStalled();
-  const waits = row.failure?.code === 'disk_full';
+  const waits = waitsForRoom(row);
   if (stalled && room && waits) {
     await machine.resume();
     await write(cloud, row, { state: 'running', failure: null }, 'machine.resumed');

@@ -140,6 +140,7 @@ async function ready(scene: Scene, machine: RunningMachine, patience?: Patience)
   scene.step('wait until it answers');
   try {
     const limitMs = patience?.limitMs ?? readyLimitMs[machine.runtime.accelerator ?? 'own'];
+    // what boots for minutes is not waited for when somebody wants it gone
     await unlessAborted(signal, machine.ready({ limitMs })).catch((error: unknown) => {
       if (!patience || !isCarrelError(error, 'deadline_exceeded')) throw error;
       patience.silent();

@@ -1,5 +1,6 @@
 /** `carrel lab check`: proves a lab folder on this host, without a daemon. */
 import { resolve } from 'node:path';
+import type { LogFields, Logger } from '#base/log.ts';
 import { formatDuration } from '#base/units.ts';
 import { loadLab } from '#grading/format/folder.ts';
 import { openLocalGrader } from '#grading/local.ts';
@@ -7,6 +8,7 @@ import { proveLab, type LabProof } from '#grading/prove.ts';
 import { exitCodes } from '../exit-codes.ts';
 import type { Action, Context } from '../spec.ts';
 import type { Output } from '../ui/output.ts';
+import type { Progress } from '../ui/progress.ts';
 import { renderTable } from '../ui/table.ts';
 
 function render(proof: LabProof, out: Output): string {
@@ -54,12 +56,24 @@ async function checkStatically({ args, out }: Context): Promise<undefined> {
   return undefined;
 }
 
+const nothing = (): void => undefined;
+
+/** What goes wrong beside the solutions, for people. */
+function warnings(out: Output, progress: Progress): Logger {
+  const say = (message: string, { error }: LogFields = {}): void => {
+    progress.clear();
+    out.note(`${out.paint('yellow', '!')} ${message}${typeof error === 'string' ? `: ${error}` : ''}`);
+  };
+  const logger: Logger = { debug: nothing, info: nothing, warn: say, error: say, with: () => logger };
+  return logger;
+}
+
 export const labCheck: Action = async (context) => {
   const { args, out } = context;
   if (args.flag('static')) return await checkStatically(context);
   using progress = out.progress();
   progress.update('opening the sandboxes');
-  await using grader = await openLocalGrader();
+  await using grader = await openLocalGrader({ logger: warnings(out, progress) });
   const proof = await proveLab(resolve(args.word('dir')), grader, (step) => {
     if (step.kind === 'solution') progress.update(`solution ${step.name}`, step.number, step.total);
     else if (step.kind === 'check')

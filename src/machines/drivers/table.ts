@@ -1,4 +1,5 @@
 /** The kinds of machines. One line per driver; its parts are in the folder of that name. */
+import type { Logger } from '#base/log.ts';
 import type { DriverName } from '#contract/schemas/machines.ts';
 import type { Fabric } from '#fabric/fabric.ts';
 import type { Images } from '#images/store.ts';
@@ -17,6 +18,7 @@ export interface DriverHost {
   readonly directory: string;
   /** Names this cloud's cgroups. */
   readonly instance: string;
+  readonly log: Logger;
 }
 
 /** Those that this build has. */

@@ -18,7 +18,8 @@ import {
 } from '#store/templates.ts';
 import type { Cloud } from '../cloud.ts';
 import { limitsOf, configOf } from '../rows.ts';
-import { imageKindOf, type RequireImage } from '../requests.ts';
+import { imageKindOf } from '../image-kinds.ts';
+import type { RequireImage } from '../requests.ts';
 import { excessOf, speaksFor } from './choice.ts';
 import { discard } from './jobs.ts';
 import { fillJob } from './kinds.ts';

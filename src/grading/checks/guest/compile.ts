@@ -3,27 +3,21 @@
  * meet in one: what an author's test says must not be readable by what a student includes.
  */
 import { join } from 'node:path';
-import { newId } from '#base/ids.ts';
 import { guestCommand, isAssembly, kit, objectCommand } from '#vmm/image/compile.ts';
 import { modes } from '#vmm/modes/table.ts';
 import {
   type CheckContext,
-  keep,
-  maxCollected,
   overlay,
   type Placed,
   placedTests,
   type Program,
   programOf,
-  runSandbox,
   submittedWork,
 } from '../../context.ts';
 import type { GuestRun } from '../../format/guest.ts';
-import { resolveLimits } from '../../format/limits.ts';
-import { failed, noVerdict, observed, type Outcome, stoppedByLimit } from '../../judge/outcome.ts';
-import { oneLine } from '../../judge/text.ts';
+import { failed, noVerdict, type Outcome } from '../../judge/outcome.ts';
+import { runGcc } from '../gcc.ts';
 
-const limits = resolveLimits({ cpu: 30_000, memory: 512 * 2 ** 20, output: 262_144 });
 const kitInside = '/kit';
 const output = 'carrel-guest';
 /** What must be there to compile and to know the ports. */
@@ -43,32 +37,13 @@ interface Step {
   readonly work: readonly Placed[];
 }
 
-/** Runs gcc; the file it makes, or why there is none. `blame` makes a verdict of what gcc says. */
-async function compile(
+/** The file it makes, or why there is none. `blame` makes a verdict of what gcc says. */
+const compile = (
   context: CheckContext,
   { argv, kit: which, work }: Step,
-  blame: (reason: string) => Outcome,
-): Promise<Program> {
-  const report = await runSandbox(context, {
-    argv: [...argv, noLibrary],
-    env: { LC_ALL: 'C' },
-    limits,
-    inputs: kitInputs(which),
-    work,
-    collect: [{ path: output, maxBytes: maxCollected }],
-  });
-  const stopped = stoppedByLimit(report, limits);
-  if (stopped) return observed(blame(`does not compile: the compiler ${stopped.reason}`), report);
-  if (report.end.kind !== 'exited' || report.end.status !== 0) {
-    const text = Buffer.from(report.stderr).toString('utf8');
-    const line = text.split('\n').find((each) => /error|undefined reference|multiple definition/i.test(each));
-    const said = oneLine(line ?? text.split('\n')[0] ?? 'no reason given');
-    return observed(blame(`does not compile: ${said}`), report);
-  }
-  const file = report.files.find(({ path }) => path === output);
-  if (file?.data === undefined) return observed(noVerdict('the compiler left no guest'), report);
-  return { host: await keep(context, newId('exec'), file.data, 0o644) };
-}
+  blame?: (reason: string) => Outcome,
+): Promise<Program> =>
+  runGcc(context, { argv: [...argv, noLibrary], output, inputs: kitInputs(which), work, mode: 0o644 }, blame);
 
 /** All of it is the student's: one step. */
 async function compileSubmitted(context: CheckContext, run: GuestRun, file: string): Promise<Program> {
@@ -79,7 +54,7 @@ async function compileSubmitted(context: CheckContext, run: GuestRun, file: stri
     output,
     start: !isAssembly(file),
   });
-  return await compile(context, { argv: command, kit: run.kit, work }, failed);
+  return await compile(context, { argv: command, kit: run.kit, work });
 }
 
 /** The author's test with the student's sources: an object of each, in sandboxes of their own, then linked. */
@@ -104,11 +79,11 @@ async function compileTest(context: CheckContext, run: GuestRun, test: string): 
     run.with.length === 0
       ? undefined
       : await programOf(context, JSON.stringify(['guest part', run.with, run.kit, run.mode, run.files]), () =>
-          compile(
-            context,
-            { argv: objectOf(run.with), kit: run.kit, work: overlay(submittedWork(context), headers) },
-            failed,
-          ),
+          compile(context, {
+            argv: objectOf(run.with),
+            kit: run.kit,
+            work: overlay(submittedWork(context), headers),
+          }),
         );
   if (students && 'verdict' in students) return students;
   const parts = [{ host: authors.host, guest: 'test.o' }];
@@ -119,7 +94,7 @@ async function compileTest(context: CheckContext, run: GuestRun, test: string): 
     output,
     start: !isAssembly(test),
   });
-  return await compile(context, { argv: command, kit: 'full', work: parts }, failed);
+  return await compile(context, { argv: command, kit: 'full', work: parts });
 }
 
 /** The guest of a run, compiled once for all checks that share it. */

@@ -8,7 +8,7 @@ import type { ConsoleSpec, MachineFileSpec, ObserveSpec } from '../../format/kin
 import { type Outcome, failed, noVerdict, passed } from '../../judge/outcome.ts';
 import { quote } from '../../judge/text.ts';
 import type { FreshVm } from '../../machine.ts';
-import { untilAtRest, watchRest } from '../../rest.ts';
+import { untilAtRest, watchRest } from '#machines/rest.ts';
 import { observeListen, pingFrom } from './network.ts';
 import { judgeFile, maxFileBytes, type Observer } from './observer.ts';
 

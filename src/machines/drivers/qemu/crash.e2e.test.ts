@@ -64,7 +64,7 @@ async function crashAt(step: string, specs: readonly MachineSpec[]): Promise<voi
   await exit;
 }
 
-/** Processes of QEMU that have the machine's directory in their mounts. */
+/** Processes of the machine's user: QEMU, and qemu-img that merges its layers. */
 function copiesOf({ uidSlot }: MachineSpec): number[] {
   const uid = 1_000_000 + uidSlot * 65_536 + 1;
   return readdirSync('/proc')
@@ -77,6 +77,11 @@ function copiesOf({ uidSlot }: MachineSpec): number[] {
       }
     })
     .map(Number);
+}
+
+/** Also a qemu-img that was broken off, which is init's to reap. */
+async function untilGone(spec: MachineSpec): Promise<void> {
+  await until(5000, 'all its processes to be gone', () => (copiesOf(spec).length === 0 ? true : undefined));
 }
 
 /** A merge that was cut off leaves clusters that nobody uses (status 3 of qemu-img(1)); whatever else is wrong, is. */
@@ -92,7 +97,7 @@ async function check(spec: MachineSpec): Promise<void> {
   const machine = await bed.driver.adopt(spec);
   if (machine) assert.deepEqual(copies, [machine.process.pid], 'what runs is what is adopted');
   // one that was ending while it was looked for
-  else await until(5000, 'all copies to be gone', () => (copiesOf(spec).length === 0 ? true : undefined));
+  else await untilGone(spec);
   const state = await loadState(spec.directory);
   if (state) {
     // also settles what was cut off
@@ -124,7 +129,7 @@ async function goOn(spec: MachineSpec, copy: MachineSpec): Promise<void> {
     await driver.tidy(each);
     await driver.remove(each);
     assert.equal(existsSync(each.directory), false);
-    assert.deepEqual(copiesOf(each), []);
+    await untilGone(each);
   }
   assert.deepEqual([...(await driver.traces())], []);
   assert.deepEqual(

@@ -3,6 +3,7 @@
  * be killed. Argument: what the parent knows of the host, as JSON (the image is found by name).
  */
 import { z } from 'zod';
+import { silent } from '#base/log.ts';
 import { openFabric } from '#fabric/fabric.ts';
 import { openImages } from '#images/store.ts';
 import { startForkServer } from '#isolate/server.ts';
@@ -53,6 +54,7 @@ const driver = createQemuDriver({
   server: await startForkServer({ socket }),
   fabric: await openFabric(),
   images: await openImages(),
+  log: silent,
 });
 const [first, second] = specs;
 if (!first || !second) throw new Error('two machines are needed');

@@ -16,19 +16,21 @@ import { createAgents } from './agents.ts';
 import { copyDisk, dropDiskSnapshot, makeDisk, restoreDisk, snapshotDisk } from './disk/disk.ts';
 import type { DiskFiles } from './disk/files.ts';
 import { missing, readStopped } from './disk/read.ts';
-import { mergeLayers } from './disk/merge.ts';
+import { untilLeft } from './disk/lock.ts';
+import { createMerging } from './disk/merging.ts';
 import { secretsOf } from './identity.ts';
 import { openRunning, runningVm } from './running.ts';
 import { readRuntime } from './runtime.ts';
 import { qemuUid, vmPaths, wholeSectors } from './spec.ts';
-import { launchQemu, requireDiskImage, requireQemu } from './start.ts';
+import { requireQemu } from './installed.ts';
+import { launchQemu, requireDiskImage } from './start.ts';
 import { type CloneParts, phaseOf } from './template/clone.ts';
 import { TemplateStore } from './template/files.ts';
 import { openTemplateMemory } from './template/memory.ts';
 import { createTemplating } from './template/service.ts';
 import { validateVm } from './validate.ts';
 
-/** A machine that starts over more layers than these waits until those that nobody asks for are merged. */
+/** A machine that starts over more layers than these waits a moment for those that nobody asks for to be merged. */
 const longestChain = 8;
 
 export function createQemuDriver(host: DriverHost): Driver {
@@ -41,6 +43,7 @@ export function createQemuDriver(host: DriverHost): Driver {
     memory: openTemplateMemory(),
   };
   const templating = createTemplating(parts);
+  const merging = createMerging(host);
   const filesOf = async (spec: MachineSpec): Promise<DiskFiles> => ({
     directory: spec.directory,
     uid: qemuUid(spec),
@@ -78,6 +81,13 @@ export function createQemuDriver(host: DriverHost): Driver {
     };
     await Promise.all([keep(), makeIt()]);
   };
+  /** Without its image a machine is of no use, but can still be tidied. */
+  const mergeLater = async (spec: MachineSpec, options?: { readonly asked: boolean }): Promise<void> => {
+    const files = await filesOf(spec).catch((error: unknown) => {
+      if (!isCarrelError(error, 'not_found')) throw error;
+    });
+    if (files) await merging.later(files, options);
+  };
   /** `note`: why it is not a copy of one that has booted. */
   const bootNow = async (spec: MachineSpec, files: DiskFiles, note: string | null): Promise<Kept> => {
     if (!spec.source) await makeDisk(files, spec.image); // what was left of a copy is gone
@@ -111,7 +121,7 @@ export function createQemuDriver(host: DriverHost): Driver {
         await prepare(spec, { starting: true });
       await templating.settle(spec);
       const files = await filesOf(spec);
-      await mergeLayers(files, { longest: longestChain });
+      await merging.before(files, { longest: longestChain });
       const copy = await templating.start(spec, files);
       const kept = typeof copy === 'object' ? copy : await bootNow(spec, files, copy ?? null);
       const runtime = await readRuntime(spec.directory);
@@ -124,24 +134,21 @@ export function createQemuDriver(host: DriverHost): Driver {
     async tidy(spec) {
       await tidyKept(spec, host);
       await forgetSockets(spec.directory);
+      await mergeLater(spec);
     },
     async remove(spec) {
       await tidyKept(spec, host);
+      await untilLeft(spec.directory);
       await removeDirectory(spec, host);
     },
-    async snapshot(spec, snapshot) {
-      const files = await filesOf(spec);
-      await mergeLayers(files);
-      return snapshotDisk(files, snapshot);
-    },
+    snapshot: async (spec, snapshot) => snapshotDisk(await filesOf(spec), snapshot),
     async restore(spec, snapshot) {
-      const files = await filesOf(spec);
-      await restoreDisk(files, snapshot);
-      await mergeLayers(files);
+      await restoreDisk(await filesOf(spec), snapshot);
+      await mergeLater(spec, { asked: true });
     },
     async dropSnapshot(spec, snapshot) {
       await dropDiskSnapshot(spec.directory, snapshot);
-      await mergeLayers(await filesOf(spec));
+      await mergeLater(spec, { asked: true });
     },
     async readDisk(spec, path, options) {
       const image = await requireDiskImage(spec, host).catch(missing);
@@ -173,9 +180,11 @@ export function createQemuDriver(host: DriverHost): Driver {
       const directory = join(host.directory, id);
       await killKept({ id, directory }, host);
       await tidyKept({ id }, host);
+      await untilLeft(directory);
       await removeDirectory({ directory, image: '' }, host);
       await parts.store.abandon(id);
     },
+    close: () => merging.close(),
   };
 }
 

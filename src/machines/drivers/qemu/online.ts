@@ -27,7 +27,7 @@ import { qemuArguments } from './argv.ts';
 import { jailOperations } from '../jail.ts';
 import { runOverSerial } from './serial/run.ts';
 import { groupLimits, layerFileBytes, vmPaths } from './spec.ts';
-import { qemuProgram, requireQemu } from './start.ts';
+import { qemuProgram, requireQemu } from './installed.ts';
 
 export interface BuilderHost {
   readonly server: ForkServer;

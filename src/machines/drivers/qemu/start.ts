@@ -4,7 +4,6 @@
  */
 import { randomBytes } from 'node:crypto';
 import { chmod, chown, constants, copyFile, mkdir, open, rename, rm } from 'node:fs/promises';
-import { existsSync } from 'node:fs';
 import { sleep } from '#base/deadline.ts';
 import { CarrelError } from '#base/errors.ts';
 import { tapOf } from '#fabric/fabric.ts';
@@ -23,6 +22,7 @@ import { consoleTail } from './console.ts';
 import { layerInJail, openDisk } from './disk/disk.ts';
 import { nodeOf } from './disk/state.ts';
 import { type Identity, makeIdentity, secretsOf } from './identity.ts';
+import { qemuProgram, requireQemu } from './installed.ts';
 import { type JailFile, jailOperations } from '../jail.ts';
 import { type Qmp, withQmp } from './qmp.ts';
 import { writeRuntime } from './runtime.ts';
@@ -33,8 +33,6 @@ export interface QemuParts extends DriverHost {
   readonly acceleration: () => Promise<Acceleration>;
 }
 
-/** In Debian's qemu-system-x86 and its derivatives. */
-export const qemuProgram = '/usr/bin/qemu-system-x86_64';
 /** QEMU that does not greet by then does not run. */
 const greetMs = 30_000;
 /** Between the end of QEMU's socket and the report of its end. */
@@ -192,14 +190,6 @@ export async function launchQemu(
   } finally {
     tap.close(); // QEMU has it, or nobody: then the wire is gone
   }
-}
-
-/** `host_unsupported` where QEMU is not installed. */
-export function requireQemu(): void {
-  if (existsSync(qemuProgram)) return;
-  throw new CarrelError('host_unsupported', 'QEMU is not installed on this host', {
-    hint: 'install the package qemu-system-x86; see: carrel doctor',
-  });
 }
 
 /** Memory comes in pages. */

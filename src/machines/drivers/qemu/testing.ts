@@ -3,6 +3,7 @@ import { randomBytes, randomInt } from 'node:crypto';
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { silent } from '#base/log.ts';
 import { type Fabric, openFabric } from '#fabric/fabric.ts';
 import { macOf, parseAddress } from '#fabric/addresses.ts';
 import type { Image } from '#images/layout.ts';
@@ -14,7 +15,7 @@ import { enterNetns, makeNetns } from '#test/netbed.ts';
 import type { Driver, MachineSpec, RunningMachine } from '../../driver.ts';
 import type { DriverHost } from '../table.ts';
 import { createQemuDriver } from './driver.ts';
-import { qemuProgram } from './start.ts';
+import { qemuProgram } from './installed.ts';
 
 /** Why these tests cannot run here; false if they can. */
 export const skip: string | false =
@@ -74,10 +75,11 @@ export async function makeVmBed(
   );
   const machines = join(directory, 'machines');
   mkdirSync(machines, { mode: 0o700 });
-  const host: DriverHost = { server, fabric, images, directory: machines, instance };
+  const host: DriverHost = { server, fabric, images, directory: machines, instance, log: silent };
   const driver = createQemuDriver(host);
   stack.defer(async () => {
     for (const id of await driver.traces()) await driver.sweep(id);
+    await driver.close?.();
   });
   // others may be testing on this host at the same time: each has users of its own
   const firstSlot = randomInt(10_000, 60_000);

@@ -5,11 +5,8 @@
 import { link, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
-import { until } from '#base/deadline.ts';
 import { CarrelError } from '#base/errors.ts';
 import { formatSize } from '#base/units.ts';
-import { type FileLock, isLocked, tryLock } from '#host/flock.ts';
-import { keptPaths } from '#isolate/kept.ts';
 import type { SnapshotFacts } from '../../../driver.ts';
 import { layerOptions } from '../argv.ts';
 import { nothing, type Qmp, withQmp } from '../qmp.ts';
@@ -26,6 +23,7 @@ import {
   requireState,
   saveState,
 } from './files.ts';
+import { isOpen, locked } from './lock.ts';
 import {
   begun,
   chainOf,
@@ -41,8 +39,6 @@ import {
   snapshotted,
 } from './state.ts';
 
-/** Longer than any step but a copy of many GiB, which is made without the lock. */
-const lockMs = 60_000;
 /** An untouched layer: header, refcounts, table, each a cluster of 64 KiB (overlay.ts). */
 const emptyLayerBytes = 4 * 65_536;
 /** QEMU has all of them open, and each read that finds nothing goes through all of them. */
@@ -54,17 +50,6 @@ const maxLayers = 64;
 const maxLengths = 4;
 /** A layer as QEMU's jail sees it. */
 export const layerInJail = (layer: number): string => `/machine/disk/${layer}.qcow2`;
-
-/** Does it while nobody else does anything with the disk. */
-export async function locked<T>(directory: string, work: (lock: FileLock) => Promise<T>): Promise<T> {
-  using lock = await until(lockMs, 'another step with the disk to end', () =>
-    tryLock(join(directory, 'disk.lock')),
-  );
-  return await work(lock);
-}
-
-/** QEMU has the disk open as long as its keeper lives. */
-export const isOpen = (directory: string): boolean => isLocked(keptPaths(directory).lock);
 
 const blockDevices = z.array(
   z.object({

@@ -4,13 +4,13 @@
  */
 import { link, mkdir, open } from 'node:fs/promises';
 import { join } from 'node:path';
-import { sleep, within } from '#base/deadline.ts';
+import { within } from '#base/deadline.ts';
 import { CarrelError, isCarrelError } from '#base/errors.ts';
 import { createMemfd } from '#host/memfd.ts';
 import { copySparse } from '#host/sparse.ts';
-import type { Group } from '#isolate/cgroups/group.ts';
 import { type Kept, machineGroup } from '#isolate/kept.ts';
 import type { MachineSpec } from '../../../driver.ts';
+import { type Rest, untilAtRest, watchRest } from '../../../rest.ts';
 import type { EarlySpec, ParkContext } from '../../../templates/driver.ts';
 import { keeperEnd } from '../../kept.ts';
 import type { Agent } from '../agent/agent.ts';
@@ -31,13 +31,8 @@ export interface TemplateParts extends QemuParts, RunningParts {
 }
 
 const bootMs = 120_000;
-/** A guest that has nothing more to do, or whose services never come to rest, is parked after this. */
-const settleMs = 60_000;
-const lookMs = 1000;
-/** Of one processor: an idle guest under emulation uses some hundredths. */
-const idleShare = 0.06;
-/** Several looks in a row: a service that waits for another one is not done. */
-const quietLooks = 3;
+/** When it is parked, or when its services never come to rest. Longer than it takes one that waits for another service. */
+const rest: Rest = { idleMs: 3000, idleShare: 0.06, patienceMs: 60_000 };
 /** The agent notices that nobody is connected any more. */
 export const partingMs = 300;
 const endMs = 20_000;
@@ -166,16 +161,6 @@ export async function becomeNobody(agent: Agent, spec: MachineSpec): Promise<voi
   await agent.run({ ...quietly, argv: ['/bin/rm', '-f', ...identityPaths(identity)] });
 }
 
-/** Waits until a guest has nothing to do; not for ever. */
-async function untilIdle(group: Pick<Group, 'usage'>, signal: AbortSignal): Promise<void> {
-  const end = performance.now() + settleMs;
-  for (let quiet = 0; quiet < quietLooks && performance.now() < end;) {
-    const before = group.usage().cpuMs ?? 0;
-    await sleep(lookMs, signal);
-    quiet = (group.usage().cpuMs ?? 0) - before < lookMs * idleShare ? quiet + 1 : 0;
-  }
-}
-
 /** From power on to a machine that has nothing to do, is known to nobody, and has everything on its disk. */
 async function boot(
   spec: MachineSpec,
@@ -188,7 +173,9 @@ async function boot(
   await withQmp(directory, (qmp) => qmp.execute('set_link', { name: 'net0', up: false }, nothing));
   await untilReady({ kept, directory, agents, hasAgent: true }, { limitMs: bootMs });
   step('wait until it is idle');
-  const idle = (): Promise<void> => untilIdle(machineGroup(instance, id), signal);
+  const group = machineGroup(instance, id);
+  const idle = (): Promise<void> =>
+    untilAtRest(watchRest({ cpuMs: async () => group.usage().cpuMs ?? 0 }, rest), signal);
   await idle();
   // Not before: the SSH server is still to come when the agent answers, and an init that begins without a machine-id makes
   // one and lays it over the file for good (machine-id(5)).

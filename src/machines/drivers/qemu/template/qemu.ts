@@ -10,7 +10,8 @@ import type { Limits } from '#contract/schemas/machines.ts';
 import { qemuArguments } from '../argv.ts';
 import { nothing, type Qmp } from '../qmp.ts';
 import { vcpusOf } from '../spec.ts';
-import { type DiskImage, qemuProgram, wholePages } from '../start.ts';
+import { qemuProgram } from '../installed.ts';
+import { type DiskImage, wholePages } from '../start.ts';
 import type { Acceleration } from '../accelerator.ts';
 import { templateKey } from './key.ts';
 
