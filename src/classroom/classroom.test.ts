@@ -5,8 +5,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import type { Actor } from '#base/actor.ts';
-import { isCarrelError } from '#base/errors.ts';
+import { CarrelError, isCarrelError } from '#base/errors.ts';
 import type { CheckResult } from '#contract/schemas/labs.ts';
+import type { LabDefinition } from '#grading/format/lab.ts';
 import { writeTar } from '#images/archive/tarwriter.ts';
 import { openBlobs } from '#images/blobs.ts';
 import { transaction } from '#store/database.ts';
@@ -93,7 +94,10 @@ interface World extends SubmissionServices {
   readonly labs: string;
 }
 
-async function world(): Promise<World> {
+/** Every lab is welcome. */
+const anything = async (): Promise<void> => undefined;
+
+async function world(accept: (lab: LabDefinition) => Promise<void> = anything): Promise<World> {
   const { db } = await pg.freshStore();
   const account = async (name: string): Promise<Actor> => {
     const row = await insertUser(db, { name });
@@ -103,7 +107,7 @@ async function world(): Promise<World> {
   const place = await mkdtemp(join(directory, 'cloud-'));
   const blobs = await openBlobs(join(place, 'blobs'));
   const labs = join(place, 'labs');
-  const folders = await openLabFolders({ directory: labs, blobs });
+  const folders = await openLabFolders({ directory: labs, blobs, accept });
   const course = await createCourse(db, ines, { name: 'os', title: 'Operating systems' });
   await setMember(db, ines, course.id, 'sam', { role: 'student', section: 'A' });
   return { db, blobs, folders, ines, sam, courseId: course.id, labs };
@@ -175,6 +179,17 @@ test('an invalid lab leaves nothing; a changed one is a new version, an equal on
     seen?.checks.map(({ id }) => id),
     ['says-hello'],
   );
+});
+
+test('a lab that could not be graded here is refused, and leaves nothing', async () => {
+  const cloud = await world(({ image }) =>
+    Promise.reject(new CarrelError('host_unsupported', `there is nothing for ${image} here`)),
+  );
+  await assert.rejects(importLab(cloud, cloud.ines, cloud.courseId, { source: helloLab(), format: 'tar' }), {
+    code: 'host_unsupported',
+    message: 'there is nothing for busybox here',
+  });
+  assert.deepEqual(await readdir(cloud.labs), []);
 });
 
 test('a submission is a fact: numbered, hashed by content, refused as a whole if a file is not asked for', async () => {

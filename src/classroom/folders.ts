@@ -11,6 +11,7 @@ import { dirname, join } from 'node:path';
 import { z } from 'zod';
 import { CarrelError, errnoOf } from '#base/errors.ts';
 import { loadLab, type LabFolder } from '#grading/format/folder.ts';
+import type { LabDefinition } from '#grading/format/lab.ts';
 import { readArchive, type ArchiveFormat } from '#images/archive/read.ts';
 import { uploadLimits } from '#images/archive/limits.ts';
 import type { BlobStore } from '#images/blobs.ts';
@@ -84,9 +85,12 @@ async function manifestOf(directory: string, blobs: BlobStore): Promise<Manifest
 export async function openLabFolders({
   directory,
   blobs,
+  accept,
 }: {
   readonly directory: string;
   readonly blobs: BlobStore;
+  /** Refuses what could not be graded here. */
+  readonly accept: (lab: LabDefinition) => Promise<void>;
 }): Promise<LabFolders> {
   await mkdir(directory, { recursive: true, mode: 0o700 });
   const loaded = new Map<string, Promise<LabFolder>>();
@@ -148,7 +152,7 @@ export async function openLabFolders({
       try {
         await unpack(source, format, fresh);
         const root = await rootOf(fresh);
-        await loadLab(root);
+        await accept((await loadLab(root)).lab);
         const files = await manifestOf(root, blobs);
         const { hash: treeHash } = await blobs.put(Buffer.from(JSON.stringify(files)));
         const folder = loadLab(await settle(root, treeHash));

@@ -13,8 +13,9 @@ import { openLabFolders, type LabFolders } from '#classroom/folders.ts';
 import { labPools } from '#classroom/lab-machines.ts';
 import { defineRegradeJob } from '#classroom/regrades.ts';
 import { fabricEnvironment } from '#fabric/environment.ts';
+import { freshContainer } from '#grading/fresh-container.ts';
 import { freshVm } from '#grading/fresh-vm.ts';
-import { imageOfLab } from '#grading/image.ts';
+import { imageOfLab, refuseImpossible } from '#grading/image.ts';
 import type { WithFreshMachine } from '#grading/machine.ts';
 import { openBlobs, type BlobStore } from '#images/blobs.ts';
 import type { OnlineRunner } from '#images/disk/online.ts';
@@ -85,7 +86,11 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
   };
   const registry = openImageRegistry({ db, images, online });
   const blobs = await openBlobs(join(dataDirectory, 'blobs'));
-  const folders = await openLabFolders({ directory: join(dataDirectory, 'labs'), blobs });
+  const folders = await openLabFolders({
+    directory: join(dataDirectory, 'labs'),
+    blobs,
+    accept: (lab) => refuseImpossible(images, lab),
+  });
   const general = createWorker({
     store,
     jobs: [...registry.jobs, defineRegradeJob({ db })],
@@ -230,14 +235,7 @@ function freshMachines(db: Db, machines: () => Promise<Machines>): WithFreshMach
       const address = machine.address === '' ? null : machine.address;
       if (wanted.driver === 'qemu')
         return use(freshVm({ ...machine, address, console: () => machine.record() }));
-      return use({
-        driver: 'container',
-        id: machine.id,
-        initPid: machine.process.pid,
-        address,
-        run: (request, { signal }) => machine.run(request, { signal }),
-        writeFile: (path, bytes, { mode }) => machine.writeFile(path, bytes, { mode }),
-      });
+      return use(freshContainer({ ...machine, address }));
     });
   };
 }
