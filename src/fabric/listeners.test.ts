@@ -22,7 +22,7 @@ test('an endpoint survives being written and read', () => {
 });
 
 test('a port alone is on the loopback', () => {
-  assert.deepEqual(parseListen('7070'), { host: '127.0.0.1', port: 7700 });
+  assert.deepEqual(parseListen('7070'), { host: '127.0.0.1', port: 7070 });
   assert.deepEqual(parseListen('localhost:80'), { host: '127.0.0.1', port: 80 });
 });
 
