@@ -1,4 +1,4 @@
-/** Sizes in bytes and times in milliseconds, as people write them. */
+/** Sizes in bytes, times in milliseconds and addresses, as people write them. */
 import { CarrelError } from './errors.ts';
 
 const sizeUnits: Readonly<Record<string, number>> = {
@@ -62,3 +62,6 @@ export function formatDuration(ms: number): string {
   if (seconds < 3600) return `${Math.floor(seconds / 60)} min ${seconds % 60} s`;
   return `${Math.floor(seconds / 3600)} h ${Math.floor((seconds % 3600) / 60)} min`;
 }
+
+/** 4096 -> `0x1000`. */
+export const hex = (value: number | bigint): string => `0x${value.toString(16)}`;

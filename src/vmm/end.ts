@@ -1,5 +1,5 @@
 /** How a vCPU's run can end. Each end has a sentence; only `halted` is what a guest means to do. */
-import { formatDuration, formatSize } from '#base/units.ts';
+import { formatDuration, formatSize, hex } from '#base/units.ts';
 import { describeHit, type Hit } from './debug/breakpoint.ts';
 import type { Fault } from './fault/fault.ts';
 import { exceptionName, pageFault } from './fault/vectors.ts';
@@ -41,8 +41,6 @@ export type End =
   /** Somebody stopped it from outside. */
   | { readonly kind: 'stopped' }
   | { readonly kind: 'fault'; readonly fault: Fault };
-
-const hex = (value: number | bigint): string => `0x${value.toString(16)}`;
 
 /** For people, without a full stop. */
 export function describeEnd(end: End): string {

@@ -19,6 +19,7 @@ import { placeImage, placeTables } from './image/place.ts';
 import { type Layout, windowBytes } from './layout.ts';
 import type { Mode, ModeName } from './modes/mode.ts';
 import { modes } from './modes/table.ts';
+import { mostVcpus } from './threads.ts';
 import { usualTrace } from './trace.ts';
 import type { Goal } from './debug/choose.ts';
 import { type DirtyMethod, dirtyMethod, DirtyTracker } from './inspect/dirty.ts';
@@ -26,9 +27,6 @@ import { prepareVmcall } from './vmcall/host.ts';
 import { replaceVmcalls, vmcallSites } from './vmcall/sites.ts';
 import type { VcpuOrder } from './vcpu-run.ts';
 import { type Ended, type ThreadOptions, VcpuThread } from './vcpu-worker.ts';
-
-/** Threads of one process; more would only wait for each other. */
-export const mostVcpus = 64;
 
 export interface MachineOptions {
   readonly mode: ModeName;

@@ -4,6 +4,9 @@
  */
 import { Worker } from 'node:worker_threads';
 
+/** vCPUs of one machine, a thread each; more would only wait for each other. */
+export const mostVcpus = 64;
+
 const mostIdle = 4;
 const idle: Worker[] = [];
 

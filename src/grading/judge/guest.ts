@@ -1,5 +1,6 @@
 /** Expectations against what a machine reported of its guest. A problem is a sentence for the student. */
 import { CarrelError } from '#base/errors.ts';
+import { hex } from '#base/units.ts';
 import type { RunOrder, VcpuReport } from '#vmm/apart/order.ts';
 import type { Bound, GuestExpectation, NamedRegister, VcpuExpectation } from '../format/guest.ts';
 import { type FileSeen, fileProblem, type Judging, textProblem } from './expect.ts';
@@ -11,8 +12,6 @@ export interface GuestSeen {
   readonly words: RunOrder['words'];
   readonly files: readonly FileSeen[];
 }
-
-const hex = (value: bigint): string => `0x${value.toString(16)}`;
 
 function within(value: number, bound: Bound): boolean {
   if (typeof bound === 'number') return value === bound;
@@ -54,7 +53,7 @@ function exitsProblem({ exits }: VcpuReport, expect: VcpuExpectation, reveal: bo
       if (bound === undefined) continue;
       const port = Number(text);
       const found = exits.ports.find((each) => each.port === port && each.direction === direction);
-      const what = ` by ${direction === 'in' ? 'in from' : 'out to'} port ${hex(BigInt(port))}`;
+      const what = ` by ${direction === 'in' ? 'in from' : 'out to'} port ${hex(port)}`;
       const problem = countProblem(what, found?.count ?? 0, bound, reveal);
       if (problem !== undefined) return problem;
     }
@@ -100,7 +99,7 @@ function memoryProblem(
 ): string | undefined {
   for (const { at, bytes, value } of expect.memory ?? []) {
     const index = asked.findIndex((each) => each.at === at && each.bytes === bytes);
-    const what = `memory at ${hex(BigInt(at))}`;
+    const what = `memory at ${hex(at)}`;
     const found = told(words[index], what);
     const problem = valueProblem(what, { found, wanted: value, bits: bytes * 8 }, reveal);
     if (problem !== undefined) return problem;

@@ -3,7 +3,7 @@
  * is read as something foreign, for the process has run a stranger's guest.
  */
 import { z } from 'zod';
-import { mostVcpus } from '../machine.ts';
+import { mostVcpus } from '../threads.ts';
 import { modeNames } from '../modes/mode.ts';
 
 /** Descriptors of the process besides the standard ones. */

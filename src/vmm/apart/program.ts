@@ -4,6 +4,7 @@
  */
 import { mkdirSync, readFileSync, writeSync } from 'node:fs';
 import { isCarrelError } from '#base/errors.ts';
+import { hex } from '#base/units.ts';
 import { ownFd } from '#host/fds.ts';
 import { type Kvm, kvmFrom } from '#kvm/kvm.ts';
 import { describeEnd } from '../end.ts';
@@ -12,8 +13,6 @@ import { flatImage, type GuestImage } from '../image/image.ts';
 import { takeFacts } from '../inspect/facts.ts';
 import { createMachine, type Machine, type VcpuResult } from '../machine.ts';
 import { descriptors, type RunOrder, runOrder, type RunReport, type VcpuReport, type Word } from './order.ts';
-
-const hex = (value: bigint): string => `0x${value.toString(16)}`;
 
 function wordOf(machine: Machine, vcpu: number, { at, bytes }: Word): string | null {
   const base = machine.vcpus[vcpu]?.layout.base ?? 0;

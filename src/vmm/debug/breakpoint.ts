@@ -1,4 +1,5 @@
 /** Where a guest shall stop, and what is known when it did. */
+import { hex } from '#base/units.ts';
 import type { DebugKind, DebugRegister } from '#kvm/debug.ts';
 
 export interface Breakpoint extends DebugRegister {
@@ -29,8 +30,6 @@ const verbs: Readonly<Record<DebugKind, string>> = {
   write: 'written',
   access: 'accessed',
 };
-
-const hex = (value: bigint): string => `0x${value.toString(16)}`;
 
 /** `main (0x5) reached`, `0x400 written: 00000000 -> 2a000000`. */
 export function describeHit({ breakpoint, was, is }: Hit): string {

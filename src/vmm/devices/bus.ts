@@ -4,6 +4,7 @@
  * a guest does not find its device.
  */
 import { CarrelError } from '#base/errors.ts';
+import { hex } from '#base/units.ts';
 import type { MmioDevice, MmioSize, PortDevice, PortSize } from './device.ts';
 
 interface Range<Device> {
@@ -12,8 +13,6 @@ interface Range<Device> {
   readonly end: number;
   readonly device: Device;
 }
-
-const hex = (value: number): string => `0x${value.toString(16)}`;
 
 /** Ranges that do not overlap, in the order of their addresses. */
 class Ranges<Device extends { readonly name: string }> {

@@ -1,8 +1,6 @@
-/**
- * Why a guest faulted. The rules are tried in order; each looks at one kind of evidence and says a sentence, or
- * nothing. A bare guest has no interrupt table, so that every exception ends as a triple fault (SDM 3A, 6.15,
- * interrupt 8): what KVM reports is the same for all, and the instruction at RIP is the witness.
- */
+/** Numbers of 64 bits in JSON. */
+import { hex } from '#base/units.ts';
+
 import { internalError, internalErrors } from '#kvm/abi/exits.ts';
 import { windowBytes } from '../layout.ts';
 import { CR0 } from '../modes/bits.ts';
@@ -12,8 +10,6 @@ import { exceptionName } from './vectors.ts';
 
 type Finding = Pick<Fault, 'cause' | 'walk'> & { readonly vector?: number };
 type Rule = (scene: Scene) => Finding | undefined;
-
-const hex = (value: number | bigint): string => `0x${value.toString(16)}`;
 
 const reach = ({ linear, isWrite, walk }: Access): string | undefined => {
   const { result } = walk;

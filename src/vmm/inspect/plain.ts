@@ -1,6 +1,5 @@
 /** Numbers of 64 bits in JSON. */
-
-export const hex = (value: number | bigint): string => `0x${value.toString(16)}`;
+import { hex } from '#base/units.ts';
 
 /**
  * Anything as JSON can hold it: a bigint (an address, a register) becomes its hexadecimal text, a negative one (an

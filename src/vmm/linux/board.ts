@@ -6,6 +6,7 @@
 import { syscallError, trySyscall } from '#host/syscalls.ts';
 import { setIrqLine } from '#kvm/interrupts.ts';
 import { constants } from 'node:os';
+import { pollOnce, type Source } from '#host/poll.ts';
 import { PortBus } from '../devices/bus.ts';
 import { bytewise, type ByteDevice } from '../devices/bytewise.ts';
 import type { PortSize } from '../devices/device.ts';
@@ -13,7 +14,6 @@ import { SharedLock } from '../devices/lock.ts';
 import { debugExit, keyboardController, type PortEnd, resetControl } from '../devices/reset.ts';
 import { Rtc, rtcPorts, rtcWords } from '../devices/rtc.ts';
 import { Serial, serialPorts, serialWords } from '../devices/serial.ts';
-import { pollOnce, type Source } from '../virtio/thread/poll.ts';
 import { irqs } from './layout.ts';
 
 const lockWords = 4;

@@ -3,8 +3,9 @@
  * We enter that program in 64-bit mode (boot.rst, "64-bit Boot Protocol"), so that nothing of real mode runs.
  * The file may say anything: each number is checked before it is used.
  */
+import { hex } from '#base/units.ts';
 import { hole, place } from './layout.ts';
-import { hex, type LinuxKernel, notAKernel } from './kernel.ts';
+import { type LinuxKernel, notAKernel } from './kernel.ts';
 import {
   BOOT_FLAG,
   header,

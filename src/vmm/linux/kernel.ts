@@ -30,5 +30,3 @@ export const mostKernelBytes = 512 * 2 ** 20;
 
 export const notAKernel = (why: string, hint?: string): CarrelError =>
   new CarrelError('validation_failed', `the kernel ${why}`, hint === undefined ? {} : { hint });
-
-export const hex = (value: number | bigint): string => `0x${value.toString(16)}`;

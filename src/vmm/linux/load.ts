@@ -3,11 +3,11 @@
  * boot_params, the MP table, descriptors and page tables. Everything is checked before the first byte is written.
  */
 import { CarrelError } from '#base/errors.ts';
-import { formatSize } from '#base/units.ts';
+import { formatSize, hex } from '#base/units.ts';
 import { bootParams } from './boot-params.ts';
 import { e820 } from './e820.ts';
 import { bootGdt, bootPageTables } from './entry-state.ts';
-import { hex, type LinuxKernel } from './kernel.ts';
+import type { LinuxKernel } from './kernel.ts';
 import { commandLineCapacity, place } from './layout.ts';
 import { mpTable } from './mptable.ts';
 import type { LinuxRam, Stretch } from './ram.ts';

@@ -14,6 +14,7 @@ import { createIrqchip } from '#kvm/interrupts.ts';
 import { openKvm } from '#kvm/kvm.ts';
 import type { Vcpu } from '#kvm/vcpu.ts';
 import type { Vm } from '#kvm/vm.ts';
+import { mostVcpus } from '../threads.ts';
 import type { DeviceSpec, Remark } from '../virtio/thread/order.ts';
 import { startDevices } from '../virtio/thread/thread.ts';
 import { Board, type BoardHandle, makeBoardWords } from './board.ts';
@@ -36,8 +37,6 @@ import { type LinuxVcpuResult, runVcpuThread } from './vcpu-worker.ts';
 import { connectDevices, deviceParameters } from './wiring.ts';
 
 export const defaultMemory = 256 * 2 ** 20;
-/** Threads of one process; more would only wait for each other. */
-export const mostLinuxVcpus = 64;
 /** How often typed text is offered again that the guest had no room for. */
 const typeAgainMs = 20;
 
@@ -204,8 +203,8 @@ export class LinuxMachine {
 /** A machine that is ready to run. */
 export function createLinuxMachine(options: LinuxMachineOptions): LinuxMachine {
   const { vcpus = 1 } = options;
-  if (!Number.isInteger(vcpus) || vcpus < 1 || vcpus > mostLinuxVcpus)
-    throw new CarrelError('invalid_request', `a machine has 1 to ${mostLinuxVcpus} vCPUs, not ${vcpus}`);
+  if (!Number.isInteger(vcpus) || vcpus < 1 || vcpus > mostVcpus)
+    throw new CarrelError('invalid_request', `a machine has 1 to ${mostVcpus} vCPUs, not ${vcpus}`);
   using kvm = openKvm();
   const deadlineTimer = kvm
     .capabilities()

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import * as fc from 'fast-check';
 import { ioApicPins, place } from './layout.ts';
-import { mostVcpus, mpTable } from './mptable.ts';
+import { mostProcessors, mpTable } from './mptable.ts';
 
 const sum = (bytes: Uint8Array): number => bytes.reduce((total, byte) => total + byte, 0) & 0xff;
 const lengths: Readonly<Record<number, number>> = { 0: 20, 1: 8, 2: 8, 3: 8, 4: 8 };
@@ -25,7 +25,7 @@ function entriesOf(bytes: Uint8Array): Uint8Array[] {
 test('pointer and table have their marks, lengths and sums, for any number of processors', () => {
   fc.assert(
     fc.property(
-      fc.integer({ min: 1, max: mostVcpus }),
+      fc.integer({ min: 1, max: mostProcessors }),
       fc.uniqueArray(fc.integer({ min: 0, max: ioApicPins - 1 })),
       (vcpus, levels) => {
         const bytes = mpTable({ vcpus, levels });

@@ -6,7 +6,7 @@ import { CarrelError } from '#base/errors.ts';
 import { ioApicPins, place } from './layout.ts';
 
 /** APIC ids have eight bits; 0xff is everybody, and one is the IO-APIC's. */
-export const mostVcpus = 254;
+export const mostProcessors = 254;
 
 const floatingBytes = 16;
 const headerBytes = 44;
@@ -70,8 +70,11 @@ function setChecksum(bytes: Uint8Array, at: number): void {
  * their line up until they are served; the others interrupt by an edge.
  */
 export function mpTable({ vcpus, levels }: { vcpus: number; levels: readonly number[] }): Uint8Array {
-  if (!Number.isInteger(vcpus) || vcpus < 1 || vcpus > mostVcpus)
-    throw new CarrelError('invalid_request', `an MP table has 1 to ${mostVcpus} processors, not ${vcpus}`);
+  if (!Number.isInteger(vcpus) || vcpus < 1 || vcpus > mostProcessors)
+    throw new CarrelError(
+      'invalid_request',
+      `an MP table has 1 to ${mostProcessors} processors, not ${vcpus}`,
+    );
   const ioApicId = vcpus;
   const pins = Array.from({ length: ioApicPins }, (_, pin) => pin);
   const entries = [

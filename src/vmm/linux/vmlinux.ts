@@ -2,10 +2,11 @@
  * vmlinux: the kernel as an ELF file, unpacked. Its segments name the physical addresses where they belong, and
  * its entry is the 64-bit one of the boot protocol. Format: elf(5). Each number is checked before it is used.
  */
+import { hex } from '#base/units.ts';
 import { isElf } from '../image/elf.ts';
 import { header, BOOT_FLAG, HEADER_MAGIC, LOADED_HIGH } from './header.ts';
 import { hole, place } from './layout.ts';
-import { hex, type KernelPart, type LinuxKernel, notAKernel } from './kernel.ts';
+import { type KernelPart, type LinuxKernel, notAKernel } from './kernel.ts';
 import type { Stretch } from './ram.ts';
 
 const field = {

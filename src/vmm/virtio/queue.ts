@@ -9,6 +9,7 @@
  * before an index is visible to whoever sees the index, and an index of ours is out before we ask whether the
  * other side sleeps. Whatever else is read from there may change while we look, so it is read once.
  */
+import { hex } from '#base/units.ts';
 import type { GuestRam } from '../devices/device.ts';
 import { type Chain, readChain } from './chain.ts';
 import { DriverFault } from './fault.ts';
@@ -35,8 +36,6 @@ export interface QueueFeatures {
   readonly indirect: boolean;
   readonly eventIndex: boolean;
 }
-
-const hex = (value: bigint): string => `0x${value.toString(16)}`;
 
 export class Virtqueue {
   readonly index: number;

@@ -1,6 +1,6 @@
 /** The debugger's commands: a table of words, each with what it does to a session and what it prints. */
 import { CarrelError, isCarrelError, messageOf } from '#base/errors.ts';
-import { formatDuration } from '#base/units.ts';
+import { formatDuration, hex } from '#base/units.ts';
 import type { DebugKind } from '#kvm/debug.ts';
 import { parseAddress, parseBreakpoint, parsePlace } from '#vmm/debug/parse.ts';
 import { describeEnd } from '#vmm/end.ts';
@@ -17,7 +17,6 @@ import { drawSteps } from './draw-steps.ts';
 import { drawTrace } from './draw-trace.ts';
 import { drawWalk } from './draw-walk.ts';
 import { hexDump } from './hexdump.ts';
-import { hex } from '#vmm/inspect/plain.ts';
 
 /** Exits that `trace` shows. */
 const shownExits = 20;

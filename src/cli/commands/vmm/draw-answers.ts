@@ -1,5 +1,5 @@
 /** The answers to a course's questions on one page: what a student hands in, from the machine itself. */
-import { formatDuration, formatSize } from '#base/units.ts';
+import { formatDuration, formatSize, hex } from '#base/units.ts';
 import { describeEnd } from '#vmm/end.ts';
 import type { Answers, HostPlace, VcpuAnswers } from '#vmm/inspect/answers.ts';
 import { sourceLine } from '#vmm/inspect/source.ts';
@@ -8,7 +8,6 @@ import type { TracedExit } from '#vmm/trace.ts';
 import { drawCode } from './draw-code.ts';
 import { drawMap, marksOf } from './draw-map.ts';
 import { drawWalk } from './draw-walk.ts';
-import { hex } from '#vmm/inspect/plain.ts';
 
 const plural = (count: number, word: string): string => `${count} ${word}${count === 1 ? '' : 's'}`;
 

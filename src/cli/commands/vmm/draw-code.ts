@@ -1,7 +1,7 @@
 /** Instructions as a listing. */
+import { hex } from '#base/units.ts';
 import { type CodeLine, codeAt } from '#vmm/inspect/code.ts';
 import type { Machine } from '#vmm/machine.ts';
-import { hex } from '#vmm/inspect/plain.ts';
 
 /** `=> 0x5 main: movl $0x2a,0x400`, the first one marked if it is the next to be executed. */
 export function drawCode(lines: readonly CodeLine[], rip?: bigint): string {

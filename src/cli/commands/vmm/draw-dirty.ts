@@ -1,9 +1,9 @@
 /** Pages that were written, as a map: a character for each page, and what lies in those that were. */
+import { hex } from '#base/units.ts';
 import { pageBytes } from '#kvm/memory.ts';
 import type { DirtyMethod, DirtyPages } from '#vmm/inspect/dirty.ts';
 import { mapOf, type VcpuMap } from '#vmm/inspect/map.ts';
 import type { Machine } from '#vmm/machine.ts';
-import { hex } from '#vmm/inspect/plain.ts';
 
 /** Pages in a line: 256 KiB, and it fits a terminal. */
 const rowPages = 64;

@@ -2,9 +2,9 @@
  * Memory as a drawing: high addresses at the top, guest-physical on the left, host-virtual on the right. A register
  * that points at a border stands beside it.
  */
+import { hex } from '#base/units.ts';
 import type { Region, VcpuMap } from '#vmm/inspect/map.ts';
 import type { PagingTable } from '#vmm/paging/tables.ts';
-import { hex } from '#vmm/inspect/plain.ts';
 
 const width = 44;
 

@@ -1,10 +1,9 @@
 /** How a vCPU's run ended, what it counted and what was traced. */
-import { formatDuration } from '#base/units.ts';
+import { formatDuration, hex } from '#base/units.ts';
 import { describeEnd } from '#vmm/end.ts';
 import type { Fault } from '#vmm/fault/fault.ts';
 import type { VcpuResult } from '#vmm/machine.ts';
 import { drawWalk } from './draw-walk.ts';
-import { hex } from '#vmm/inspect/plain.ts';
 
 /** `vcpu 0: halted after 15 exits (14 IO, 1 HLT) in 2.9 ms, RAX 0x2a`. */
 export function drawEnd({ vcpu, end, exits, registers, ms }: VcpuResult): string {

@@ -1,7 +1,7 @@
 /** Single steps as a table. */
+import { hex } from '#base/units.ts';
 import type { Step } from '#vmm/debug/steps.ts';
 import { renderTable } from '../../ui/table.ts';
-import { hex } from '#vmm/inspect/plain.ts';
 
 export const drawSteps = (steps: readonly Step[]): string =>
   renderTable(steps, [

@@ -1,7 +1,7 @@
 /** Exits as a table: time since the first instruction, port or address, and data. */
+import { hex } from '#base/units.ts';
 import type { TracedExit, TracedExits } from '#vmm/trace.ts';
 import { renderTable } from '../../ui/table.ts';
-import { hex } from '#vmm/inspect/plain.ts';
 
 /** Microseconds with three digits: a nanosecond counts, and columns stay below each other. */
 const time = ({ ns }: TracedExit): string => `${(ns / 1000).toFixed(3)} us`;

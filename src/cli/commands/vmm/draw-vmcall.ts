@@ -1,8 +1,8 @@
 /** vmcalls of a run, and what they would have cost as ports. What is simulated says so in every line. */
+import { hex } from '#base/units.ts';
 import type { ExitCosts } from '#vmm/vmcall/cost.ts';
 import type { CallCount, TracedCall, VmcallReport } from '#vmm/vmcall/log.ts';
 import { type Column, renderTable } from '../../ui/table.ts';
-import { hex } from '#vmm/inspect/plain.ts';
 
 const us = (value: number): string => `${value < 10 ? value.toFixed(1) : Math.round(value)} µs`;
 

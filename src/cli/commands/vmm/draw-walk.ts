@@ -1,7 +1,6 @@
 /** A page walk, one line for each step. */
-import { formatSize } from '#base/units.ts';
+import { formatSize, hex } from '#base/units.ts';
 import type { Walk, WalkStep } from '#vmm/paging/walk.ts';
-import { hex } from '#vmm/inspect/plain.ts';
 
 const bits: readonly (readonly [bit: bigint, name: string])[] = [
   [1n << 0n, 'present'],

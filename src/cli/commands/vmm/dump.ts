@@ -1,6 +1,7 @@
 /** `carrel vmm dump GUEST ADDRESS LENGTH`. */
 import { writeFile } from 'node:fs/promises';
 import { CarrelError } from '#base/errors.ts';
+import { hex } from '#base/units.ts';
 import { parseAddress, parsePlace } from '#vmm/debug/parse.ts';
 import { describeEnd } from '#vmm/end.ts';
 import { openSession } from '#vmm/session/session.ts';
@@ -8,7 +9,6 @@ import { exitCodes } from '../../exit-codes.ts';
 import type { Action } from '../../spec.ts';
 import { hexDump } from './hexdump.ts';
 import { breakpointsOf, countOf, interruptible, machineOptionsOf, shareOf } from './options.ts';
-import { hex } from '#vmm/inspect/plain.ts';
 
 const usualLength = '256';
 

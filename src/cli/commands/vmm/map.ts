@@ -1,11 +1,11 @@
 /** `carrel vmm map`. */
-import { formatSize } from '#base/units.ts';
+import { formatSize, hex } from '#base/units.ts';
 import { mapOf } from '#vmm/inspect/map.ts';
 import { allRegisters } from '#vmm/inspect/registers.ts';
 import type { Action } from '../../spec.ts';
 import { drawMap, marksOf } from './draw-map.ts';
 import { machineOf } from './options.ts';
-import { hex, plain } from '#vmm/inspect/plain.ts';
+import { plain } from '#vmm/inspect/plain.ts';
 
 const shown = ['rip', 'rsp', 'rflags', 'cr0', 'cr3', 'cr4', 'efer'] as const;
 

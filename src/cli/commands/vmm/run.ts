@@ -1,5 +1,6 @@
 /** `carrel vmm run GUEST`. */
 import { CarrelError } from '#base/errors.ts';
+import { hex } from '#base/units.ts';
 import { describeEnd } from '#vmm/end.ts';
 import { parseAddress, parsePlace } from '#vmm/debug/parse.ts';
 import { allRegisters } from '#vmm/inspect/registers.ts';
@@ -18,7 +19,7 @@ import { drawCosts, drawVmcalls, traceVmcalls } from './draw-vmcall.ts';
 import { drawDirty, dirtyOf } from './draw-dirty.ts';
 import { hexDump } from './hexdump.ts';
 import { breakpointsOf, diskOf, interruptible, machineOf, shareOf } from './options.ts';
-import { hex, plain } from '#vmm/inspect/plain.ts';
+import { plain } from '#vmm/inspect/plain.ts';
 
 interface Dump {
   readonly address: number;

@@ -1,11 +1,12 @@
 /** `carrel vmm walk ADDRESS`. */
 import { CarrelError } from '#base/errors.ts';
+import { hex } from '#base/units.ts';
 import { AddressSpace } from '#vmm/addresses.ts';
 import { parsePlace } from '#vmm/debug/parse.ts';
 import type { Action } from '../../spec.ts';
 import { drawWalk } from './draw-walk.ts';
 import { countOf, interruptible, machineOf } from './options.ts';
-import { hex, plain } from '#vmm/inspect/plain.ts';
+import { plain } from '#vmm/inspect/plain.ts';
 
 export const vmmWalk: Action = async ({ args, out }) => {
   using machine = await machineOf(args);

@@ -2,7 +2,7 @@
 import { join } from 'node:path';
 import type { Limits } from '#contract/schemas/machines.ts';
 import { windowBytes } from '#vmm/layout.ts';
-import { mostVcpus } from '#vmm/machine.ts';
+import { mostVcpus } from '#vmm/threads.ts';
 
 const MiB = 2 ** 20;
 

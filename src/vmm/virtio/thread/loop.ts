@@ -1,5 +1,6 @@
 /** The thread of a machine's devices: waits for bells, mailboxes, frames and typing, until it is told to stop. */
 import { answer, ring } from '#host/eventfd.ts';
+import { pollOnce, type Source } from '#host/poll.ts';
 import { GuestMemory } from '#kvm/memory.ts';
 import type { MmioSize } from '../../devices/device.ts';
 import { RamPieces } from '../../devices/pieces.ts';
@@ -8,7 +9,6 @@ import { VirtioMmio } from '../mmio.ts';
 import { registers } from '../registers.ts';
 import { Mailbox } from './mailbox.ts';
 import type { DevicesOrder, PlacedDevice, Remark } from './order.ts';
-import { pollOnce, type Source } from './poll.ts';
 import { openStation } from './station.ts';
 import { layOut } from './words.ts';
 

@@ -1,4 +1,5 @@
 /** Devices made of what an order says, and the descriptors that each waits for. */
+import { pollOnce, type Source } from '#host/poll.ts';
 import { errnoName, trySyscall } from '#host/syscalls.ts';
 import { createBlock } from '../block/block.ts';
 import { fileStore } from '../block/store.ts';
@@ -7,7 +8,6 @@ import type { VirtioDevice } from '../device.ts';
 import { Net } from '../net/net.ts';
 import { tapPort } from '../net/tap.ts';
 import type { DeviceSpec } from './order.ts';
-import { pollOnce, type Source } from './poll.ts';
 
 export interface Station {
   readonly device: VirtioDevice;

@@ -1,6 +1,6 @@
 /** poll(2): waits for descriptors, and serves those that are ready. */
 import { constants } from 'node:os';
-import { syscallError, trySyscall } from '#host/syscalls.ts';
+import { syscallError, trySyscall } from './syscalls.ts';
 
 const POLLIN = 1;
 const POLLOUT = 4;
