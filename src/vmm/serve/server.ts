@@ -15,11 +15,12 @@ import { CarrelError } from '#base/errors.ts';
 import { plain } from '../inspect/plain.ts';
 import type { MachineOptions } from '../machine.ts';
 import { openSession, type Session, type SessionOptions } from '../session/session.ts';
-import { hasToken, isHostAllowed, isOriginAllowed } from './access.ts';
+import { type Access, refusal } from './access.ts';
 import { EventLog } from './log.ts';
-import { type Command, command, mostBytes, vmmProtocol } from './messages.ts';
+import { type Command, command, vmmProtocol } from './messages.ts';
 import { obey } from './obey.ts';
 import { parseJson, problemOf, Reader } from './reader.ts';
+import { afterOf, body, mostCommand, refuseUpgrade, urlOf } from './request.ts';
 import { snapshot } from './snapshot.ts';
 
 /** What is kept for readers who come late or read slowly. */
@@ -29,17 +30,12 @@ const pageEvents = 256;
 const mostReaders = 16;
 /** Connections at all, of whoever is on this host: one more is closed at once. */
 const mostConnections = 256;
-/** A command, with as many bytes of memory as it may carry. */
-const mostCommand = mostBytes * 2 + 4096;
 const closeMs = 1000;
 
-export interface ServeOptions extends Omit<SessionOptions, 'onEvent'> {
+export interface ServeOptions extends Omit<SessionOptions, 'onEvent'>, Access {
   readonly host: string;
   /** 0: any. */
   readonly port: number;
-  readonly token: string;
-  /** Pages that may ask, as browsers name them: `http://127.0.0.1:7070`. */
-  readonly origins?: readonly string[];
   /** Ends when nobody was connected, and nobody asked, for so long. */
   readonly idleMs: number;
   /** Ends then in any case. */
@@ -107,22 +103,6 @@ class SessionServer {
     return undefined;
   }
 
-  /** Nobody gets further than this without the token. */
-  #refusal(incoming: IncomingMessage): CarrelError | undefined {
-    const { origins = [], token } = this.#options;
-    if (!isOriginAllowed(incoming, origins))
-      return new CarrelError('forbidden', 'this page may not ask here', {
-        hint: 'start with --origin for it',
-      });
-    if (!isHostAllowed(incoming, origins))
-      return new CarrelError('forbidden', `this is not ${incoming.headers.host ?? 'a host without a name'}`, {
-        hint: 'ask by the address, 127.0.0.1',
-      });
-    return hasToken(incoming, token)
-      ? undefined
-      : new CarrelError('unauthenticated', 'the token is missing or wrong');
-  }
-
   async #answer(incoming: IncomingMessage, outgoing: ServerResponse): Promise<void> {
     const { origins = [] } = this.#options;
     const { origin } = incoming.headers;
@@ -143,7 +123,7 @@ class SessionServer {
         outgoing.end();
         return;
       }
-      const refused = this.#refusal(incoming);
+      const refused = refusal(incoming, this.#options);
       if (refused) throw refused;
       this.#touch();
       reply(200, await this.#route(incoming));
@@ -180,7 +160,7 @@ class SessionServer {
   #upgrade(incoming: IncomingMessage, socket: Duplex, head: Buffer): void {
     socket.on('error', () => socket.destroy());
     const url = urlOf(incoming);
-    let refused = this.#refusal(incoming);
+    let refused = refusal(incoming, this.#options);
     if (url.pathname !== '/stream') refused ??= new CarrelError('not_found', 'the stream is at /stream');
     if (this.#readers.size >= mostReaders)
       refused ??= new CarrelError('no_capacity', `${mostReaders} readers are here already`);
@@ -190,16 +170,8 @@ class SessionServer {
     } catch (error) {
       refused ??= error instanceof CarrelError ? error : undefined;
     }
-    if (refused) {
-      const text = JSON.stringify(problemOf(refused));
-      // not of HTTP's any more: nobody else would close it on a client that stays
-      socket.once('finish', () => socket.destroy());
-      socket.end(
-        `HTTP/1.1 ${refused.status} Refused\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: ${Buffer.byteLength(text)}\r\n\r\n${text}`,
-      );
-      return;
-    }
-    this.#sockets.handleUpgrade(incoming, socket, head, (webSocket) => this.#follow(webSocket, after));
+    if (refused) refuseUpgrade(socket, refused);
+    else this.#sockets.handleUpgrade(incoming, socket, head, (webSocket) => this.#follow(webSocket, after));
   }
 
   #follow(socket: WebSocket, after: number): void {
@@ -271,33 +243,6 @@ class SessionServer {
     await closed;
     clearTimeout(cut);
   }
-}
-
-function afterOf(url: URL): number {
-  const after = url.searchParams.get('after') ?? '0';
-  if (!/^\d{1,15}$/.test(after))
-    throw new CarrelError('invalid_request', `after=${after} is no number of an event`);
-  return Number(after);
-}
-
-/** The body of a request, which is not longer than a command may be. */
-async function body(incoming: IncomingMessage): Promise<string> {
-  const chunks: Buffer[] = [];
-  let bytes = 0;
-  incoming.setEncoding('latin1'); // chunks are text then; bytes are made of it again
-  for await (const chunk of incoming) {
-    const part = Buffer.from(String(chunk), 'latin1');
-    bytes += part.length;
-    if (bytes > mostCommand) throw new CarrelError('too_large', `a command has at most ${mostCommand} bytes`);
-    chunks.push(part);
-  }
-  return Buffer.concat(chunks).toString('utf8');
-}
-
-/** The address that was asked for; what is none leads nowhere. */
-function urlOf({ url = '/' }: IncomingMessage): URL {
-  const base = 'http://session';
-  return URL.canParse(url, base) ? new URL(url, base) : new URL('/nowhere', base);
 }
 
 /** Serves a session until it ends. */
