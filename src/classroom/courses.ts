@@ -4,6 +4,7 @@
  * Who may call what is decided before (the route's `access`); here it only matters whose courses a list holds
  * and which role is shown.
  */
+import { createHash } from 'node:crypto';
 import type { Actor } from '#base/actor.ts';
 import { CarrelError } from '#base/errors.ts';
 import { decodeCursor, pageOf, type Listed, type Page } from '#contract/page.ts';
@@ -177,6 +178,54 @@ async function selectUserByName(db: Db, name: string): Promise<{ id: string; nam
   return user;
 }
 
+export interface TaggedMember {
+  readonly member: Member;
+  readonly etag: string;
+}
+
+/** Throws if what somebody is now (`etagOf`) is not what the caller saw. */
+type AllowMember = (etag: string) => void;
+
+/** All that can change of a membership; of none at all it is `none`, which no member has. */
+function etagOf(member: { readonly role: Role; readonly section: string | null } | undefined): string {
+  if (!member) return 'none';
+  return createHash('sha256')
+    .update(JSON.stringify([member.role, member.section]))
+    .digest('hex')
+    .slice(0, 16);
+}
+
+/** The membership as it is, its row locked where there is one. */
+async function allowMember(tx: Db, courseId: string, userId: string, allow: AllowMember): Promise<void> {
+  const row = await tx
+    .selectFrom('members')
+    .select(['role', 'section'])
+    .where('course_id', '=', courseId)
+    .where('user_id', '=', userId)
+    .forUpdate()
+    .executeTakeFirst();
+  allow(etagOf(row));
+}
+
+function tagged(
+  user: { readonly id: string; readonly name: string },
+  row: { readonly role: Role; readonly section: string | null; readonly created_at: Date },
+): TaggedMember {
+  const { role, section } = row;
+  return {
+    member: { userId: user.id, name: user.name, role, section, joinedAt: row.created_at.toISOString() },
+    etag: etagOf(row),
+  };
+}
+
+/** One member, by name. */
+export async function getMember(db: Db, courseId: string, userName: string): Promise<TaggedMember> {
+  const user = await selectOptionalUserByName(db, userName);
+  const row = user && (await selectOptionalMember(db, courseId, user.id));
+  if (!row) throw new CarrelError('not_found', `"${userName.slice(0, 80)}" is not in this course`);
+  return tagged(user, row);
+}
+
 /** Adds someone, or changes their role; the last instructor stays one. */
 export async function setMember(
   db: Db,
@@ -184,9 +233,11 @@ export async function setMember(
   courseId: string,
   userName: string,
   { role, section }: { readonly role: Role; readonly section: string | null },
-): Promise<Member> {
+  allow: AllowMember = () => undefined,
+): Promise<TaggedMember> {
   return db.transaction().execute(async (tx) => {
     const user = await selectUserByName(tx, userName);
+    await allowMember(tx, courseId, user.id, allow);
     if (role !== 'instructor') await refuseLastInstructor(tx, courseId, user.id);
     const row = await upsertMember(tx, { course_id: courseId, user_id: user.id, role, section });
     await insertEvent(tx, {
@@ -197,14 +248,21 @@ export async function setMember(
       actor: actor.id,
       payload: { name: user.name, role, section },
     });
-    return { userId: user.id, name: user.name, role, section, joinedAt: row.created_at.toISOString() };
+    return tagged(user, row);
   });
 }
 
 /** Removes someone; what they handed in stays. */
-export async function removeMember(db: Db, actor: Actor, courseId: string, userName: string): Promise<void> {
+export async function removeMember(
+  db: Db,
+  actor: Actor,
+  courseId: string,
+  userName: string,
+  allow: AllowMember = () => undefined,
+): Promise<void> {
   await db.transaction().execute(async (tx) => {
     const user = await selectUserByName(tx, userName);
+    await allowMember(tx, courseId, user.id, allow);
     await refuseLastInstructor(tx, courseId, user.id);
     await deleteMember(tx, courseId, user.id);
     await insertEvent(tx, {

@@ -47,6 +47,14 @@ export const courseRoutes = {
     query: page,
     reply: listOf(member),
   },
+  getMember: {
+    method: 'GET',
+    path: '/v1/courses/{course}/members/{user}',
+    doc: 'One member, by name',
+    access: 'course:staff',
+    reply: member,
+    etag: true,
+  },
   setMember: {
     method: 'PUT',
     path: '/v1/courses/{course}/members/{user}',
@@ -54,6 +62,7 @@ export const courseRoutes = {
     access: 'course:instructor',
     body: memberChange,
     reply: member,
+    etag: true,
   },
   removeMember: {
     method: 'DELETE',
@@ -61,5 +70,6 @@ export const courseRoutes = {
     doc: 'Remove someone from the course; their submissions stay',
     access: 'course:instructor',
     status: 204,
+    conditional: true,
   },
 } as const satisfies Record<string, Route>;

@@ -101,6 +101,7 @@ const expected: Readonly<Record<Operation, Line>> = {
   getCourse: members,
   changeCourse: instructors,
   listMembers: staff,
+  getMember: staff,
   setMember: instructors,
   removeMember: instructors,
   listLabs: members,

@@ -4,6 +4,7 @@ import {
   changeCourse,
   createCourse,
   getCourse,
+  getMember,
   listCourses,
   listMembers,
   removeMember,
@@ -32,10 +33,23 @@ export function courseHandlers({ db }: { readonly db: Db }): HandlersFor<typeof 
     },
 
     listMembers: ({ params, query }) => listMembers(db, params.course, query),
-    setMember: ({ params, body }, { actor }) => setMember(db, actor, params.course, params.user, body),
 
-    async removeMember({ params }, { actor }) {
-      await removeMember(db, actor, params.course, params.user);
+    async getMember({ params }) {
+      const { member, etag } = await getMember(db, params.course, params.user);
+      return answer(member, { etag });
+    },
+
+    async setMember({ params, body }, { actor, ifMatch }) {
+      const { member, etag } = await setMember(db, actor, params.course, params.user, body, (seen) =>
+        requireMatch(ifMatch, seen, 'the member'),
+      );
+      return answer(member, { etag });
+    },
+
+    async removeMember({ params }, { actor, ifMatch }) {
+      await removeMember(db, actor, params.course, params.user, (seen) =>
+        requireMatch(ifMatch, seen, 'the member'),
+      );
       return undefined;
     },
   };

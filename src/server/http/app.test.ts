@@ -170,6 +170,30 @@ test('a write that names another version is refused: no update is lost', async (
   assert.equal(known.status, 304);
 });
 
+test('two instructors who change one member at once: the second one is told', async () => {
+  await admin.client.createCourse({ params: {}, body: { name: 'members', title: 'x' } });
+  const path = '/v1/courses/members/members/ada';
+  const set = (section: string, ifMatch?: string) =>
+    server.ask(admin, 'PUT', path, {
+      body: { role: 'student', section },
+      headers: ifMatch === undefined ? {} : { 'if-match': ifMatch },
+    });
+  assertProblem(await set('A', '"of-somebody-who-is-no-member"'), 412, 'etag_mismatch');
+  assertProblem(await server.ask(admin, 'GET', path), 404, 'not_found');
+  const added = await set('A');
+  const etag = added.headers.get('etag') ?? '';
+  assert.equal((await server.ask(admin, 'GET', path)).headers.get('etag'), etag);
+  const both = await Promise.all([set('B', etag), set('C', etag)]);
+  assert.deepEqual(
+    both.map(({ status }) => status).toSorted((a, b) => a - b),
+    [200, 412],
+  );
+  const stale = { headers: { 'if-match': etag } };
+  assertProblem(await server.ask(admin, 'DELETE', path, stale), 412, 'etag_mismatch');
+  const fresh = (await server.ask(admin, 'GET', path)).headers.get('etag') ?? '';
+  assert.equal((await server.ask(admin, 'DELETE', path, { headers: { 'if-match': fresh } })).status, 204);
+});
+
 test('a condition that an operation would not look at is refused, not passed over', async () => {
   const headers = { 'if-match': '"1"' };
   const made = await server.ask(admin, 'POST', '/v1/courses', {
@@ -177,8 +201,8 @@ test('a condition that an operation would not look at is refused, not passed ove
     headers,
   });
   assertProblem(made, 400, 'invalid_request');
-  const member = { body: { role: 'student' }, headers };
-  assertProblem(await server.ask(admin, 'PUT', '/v1/courses/os/members/ada', member), 400, 'invalid_request');
+  const account = { body: { name: 'conditional' }, headers };
+  assertProblem(await server.ask(admin, 'POST', '/v1/users', account), 400, 'invalid_request');
   assert.equal((await server.ask(admin, 'GET', '/v1/courses', { headers })).status, 200);
 });
 
