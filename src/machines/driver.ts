@@ -187,7 +187,7 @@ export interface Driver {
   tidy(spec: MachineSpec): Promise<void>;
   /** Everything, disk included; the machine is not running. */
   remove(spec: MachineSpec): Promise<void>;
-  /** The disk as it is now, under this name; of a running machine as after a power cut. Repeatable. */
+  /** The disk as it is now, under this name; of a running machine with what was written until now, or as after a power cut. Repeatable. */
   snapshot(spec: MachineSpec, snapshot: string, running: RunningMachine | undefined): Promise<SnapshotFacts>;
   /** The disk as it was; the machine is stopped. The snapshot stays. Repeatable. */
   restore(spec: MachineSpec, snapshot: string): Promise<void>;

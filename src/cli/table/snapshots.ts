@@ -32,7 +32,7 @@ export const snapshotCommands: readonly CommandSpec[] = [
   {
     path: 'snapshot new',
     doc: 'keep the disk of a machine as it is now',
-    more: 'Of a running machine it is kept as after a power cut: what its programs have not written yet is not in it.',
+    more: 'Of a running machine it holds what was written until now; what its programs still have in memory is not in it.',
     arguments: [machine, name],
     options: [noWait],
     remote: true,

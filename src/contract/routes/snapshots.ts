@@ -16,7 +16,7 @@ export const snapshotRoutes = {
   createSnapshot: {
     method: 'POST',
     path: '/v1/machines/{machine}/snapshots',
-    doc: 'Keep the disk as it is now; of a running machine as after a power cut',
+    doc: 'Keep the disk as it is now; of a running machine with what it has written until now',
     access: 'machine:use',
     body: newSnapshot,
     reply: accepted,

@@ -22,6 +22,7 @@ import { secretsOf } from './identity.ts';
 import { openRunning, runningVm } from './running.ts';
 import { readRuntime } from './runtime.ts';
 import { qemuUid, vmPaths, wholeSectors } from './spec.ts';
+import { flushGuest } from './flush.ts';
 import { requireQemu } from './installed.ts';
 import { launchQemu, requireDiskImage } from './start.ts';
 import { type CloneParts, phaseOf } from './template/clone.ts';
@@ -70,7 +71,10 @@ export function createQemuDriver(host: DriverHost): Driver {
     const makeIt = async (): Promise<void> => {
       await host.images.hold(spec.image, spec.directory);
       const files = await filesOf(spec);
-      if (spec.source) return copyDisk(files, spec.source);
+      if (spec.source) {
+        if (spec.source.snapshot === null) await flushGuest(spec.source.directory, parts.agents);
+        return copyDisk(files, spec.source);
+      }
       // a copy of a parked machine begins with the parked one's
       if (!starting || !(await templating.found(spec, files))) await makeDisk(files, spec.image);
     };
@@ -141,7 +145,10 @@ export function createQemuDriver(host: DriverHost): Driver {
       await untilLeft(spec.directory);
       await removeDirectory(spec, host);
     },
-    snapshot: async (spec, snapshot) => snapshotDisk(await filesOf(spec), snapshot),
+    async snapshot(spec, snapshot) {
+      await flushGuest(spec.directory, parts.agents);
+      return snapshotDisk(await filesOf(spec), snapshot);
+    },
     async restore(spec, snapshot) {
       await restoreDisk(await filesOf(spec), snapshot);
       await mergeLater(spec, { asked: true });

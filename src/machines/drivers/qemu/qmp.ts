@@ -40,6 +40,8 @@ export interface Qmp {
 
 /** For commands that answer with nothing. */
 export const nothing = z.object({});
+/** Of `query-status`: qapi/run-state.json, RunState. */
+export const runState = z.object({ status: z.string().max(100) });
 
 /** Cuts a stream into lines; feed it pieces of any size. Throws on a line over the limit. */
 export function createLineDecoder({ maxBytes = maxLineBytes }: { maxBytes?: number } = {}): (

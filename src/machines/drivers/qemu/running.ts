@@ -1,5 +1,4 @@
 /** A virtual machine that runs. */
-import { z } from 'zod';
 import { CarrelError } from '#base/errors.ts';
 import { type Kept, machineGroup } from '#isolate/kept.ts';
 import type { MachineSpec, RunningMachine } from '../../driver.ts';
@@ -11,13 +10,11 @@ import type { Agents } from './agents.ts';
 import { openConsole } from '../terminal.ts';
 import { observeVm } from './observe.ts';
 import { hashPassword } from './password.ts';
-import { nothing, withQmp } from './qmp.ts';
+import { nothing, runState, withQmp } from './qmp.ts';
 import { untilReady } from './ready.ts';
 import type { VmRuntime } from './runtime.ts';
 import { stopVm } from './stop.ts';
 
-/** Of qapi/run-state.json, RunState. */
-const status = z.object({ status: z.string().max(100) });
 /** Of a guest that wrote when the host's disk was full (werror=enospc, which is what a disk has unless told otherwise). */
 const fullState = 'io-error';
 /** It waits for `cont`. */
@@ -37,7 +34,7 @@ export async function openRunning(
   runtime: VmRuntime,
   parts: RunningParts,
 ): Promise<RunningMachine> {
-  const { status: state } = await withQmp(spec.directory, (qmp) => qmp.execute('query-status', {}, status));
+  const { status: state } = await withQmp(spec.directory, (qmp) => qmp.execute('query-status', {}, runState));
   return runningVm(kept, spec, runtime, parts, pausedStates.has(state));
 }
 
@@ -83,7 +80,7 @@ export function runningVm(
     },
     isPaused: () => paused,
     async isStalled() {
-      const { status: state } = await withQmp(directory, (qmp) => qmp.execute('query-status', {}, status));
+      const { status: state } = await withQmp(directory, (qmp) => qmp.execute('query-status', {}, runState));
       const stalled = state === fullState;
       paused ||= stalled;
       return stalled;

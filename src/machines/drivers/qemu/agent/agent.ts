@@ -44,7 +44,7 @@ export interface Agent {
   /** The root file system, to the end of the disk. */
   growRoot(): Promise<void>;
   /** Everything written so far reaches the disk. */
-  sync(): Promise<void>;
+  sync(options?: { limitMs: number }): Promise<void>;
   /** In the init system's order; `now`: file systems are made read-only, and the power goes off. */
   powerOff(options?: { now?: boolean }): Promise<void>;
   usage(): Promise<AgentUsage>;

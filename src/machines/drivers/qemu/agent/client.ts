@@ -136,8 +136,8 @@ class AgentClient implements Agent, LinkSource {
     await this.#ask(ask.grow, 'the root file system cannot grow', undefined, jobMs);
   }
 
-  async sync(): Promise<void> {
-    await this.#ask(ask.sync, "the machine's disk cannot be brought up to date", undefined, jobMs);
+  async sync({ limitMs }: { limitMs: number } = { limitMs: jobMs }): Promise<void> {
+    await this.#ask(ask.sync, "the machine's disk cannot be brought up to date", undefined, limitMs);
   }
 
   async powerOff({ now = false }: { now?: boolean } = {}): Promise<void> {

@@ -97,7 +97,7 @@ export async function makeDisk(files: DiskFiles, imageHash: string): Promise<voi
 
 export interface DiskSource {
   readonly directory: string;
-  /** null: as it is now, of a running machine as after a power cut. */
+  /** null: as it is now, of a running machine as after a power cut, see flush.ts. */
   readonly snapshot: string | null;
 }
 
@@ -212,7 +212,7 @@ async function forgetNode(qmp: Qmp, layer: number): Promise<void> {
   await qmp.execute('blockdev-del', { 'node-name': nodeOf(layer) }, nothing).catch(() => undefined);
 }
 
-/** The disk as it is now, under this name; of a running machine as after a power cut. */
+/** The disk as it is now, under this name; of a running machine as after a power cut, see flush.ts. */
 export async function snapshotDisk(files: DiskFiles, snapshot: string): Promise<SnapshotFacts> {
   return locked(files.directory, async () => {
     const before = await settle(files.directory, snapshot);

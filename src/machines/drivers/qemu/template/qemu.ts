@@ -8,7 +8,7 @@ import { until } from '#base/deadline.ts';
 import { CarrelError } from '#base/errors.ts';
 import type { Limits } from '#contract/schemas/machines.ts';
 import { qemuArguments } from '../argv.ts';
-import { nothing, type Qmp } from '../qmp.ts';
+import { nothing, type Qmp, runState } from '../qmp.ts';
 import { vcpusOf } from '../spec.ts';
 import { qemuProgram } from '../installed.ts';
 import { type DiskImage, wholePages } from '../start.ts';
@@ -58,7 +58,6 @@ export async function keyOfMachine(
 }
 
 const migration = z.object({ status: z.string().max(100).optional(), 'error-desc': z.string().optional() });
-const runState = z.object({ status: z.string().max(100) });
 
 /** The memory is a file of ours already: state without it. */
 async function ignoreShared(qmp: Qmp): Promise<void> {
