@@ -5,11 +5,11 @@ import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { until } from '#base/deadline.ts';
 import { json } from '#store/columns.ts';
-import { isCarrelError } from '#base/errors.ts';
 import { newNetwork } from '#contract/schemas/networks.ts';
 import { runRequest } from '#contract/schemas/machines.ts';
 import type { Actor } from '#base/actor.ts';
 import { openLocks } from './locks.ts';
+import { isCode, shell } from './testing-shell.ts';
 import { type Bed, request, startBed } from './testing.ts';
 
 const skip = process.getuid?.() === 0 ? false : 'needs root';
@@ -27,18 +27,7 @@ after(async () => {
   await bed?.[Symbol.asyncDispose]();
 });
 
-const code = (wanted: string) => (error: unknown) => isCarrelError(error) && error.code === wanted;
-
-async function sh(id: string, script: string): Promise<string> {
-  const { end, stdout, stderr } = await bed.machines.run(
-    id,
-    runRequest.parse({ argv: ['sh', '-c', script], cwd: '/' }),
-  );
-  const said = Buffer.from(stdout, 'base64').toString().trim();
-  assert.deepEqual(end, { kind: 'exited', status: 0 }, said + Buffer.from(stderr, 'base64').toString());
-  return said;
-}
-
+const sh = async (id: string, script: string) => (await shell(bed.machines, id, script)).trim();
 const remove = (id: string) => bed.done(bed.machines.remove(anna, id));
 /** Containers write when they like; what is read back must have been written. */
 const write = (id: string, text: string) => sh(id, `echo ${text} > /note; sync`);
@@ -69,7 +58,7 @@ test('a disk becomes again what it was, stopped or running, and the snapshot sta
   await bed.done(bed.machines.dropSnapshot(anna, id, 'clean'));
   assert.deepEqual(await bed.machines.snapshots(id), []);
   assert.deepEqual(readdirSync(join(bed.dataDirectory, 'machines', id, 'kept')), []);
-  await assert.rejects(bed.machines.restore(anna, id, 'clean'), code('not_found'));
+  await assert.rejects(bed.machines.restore(anna, id, 'clean'), isCode('not_found'));
   await remove(id);
 });
 
@@ -79,13 +68,13 @@ test(
   async () => {
     const id = await bed.make(anna, { start: false });
     const first = await bed.machines.snapshot(anna, id, 'one');
-    await assert.rejects(bed.machines.snapshot(anna, id, 'two'), code('wrong_state'));
-    await assert.rejects(bed.machines.start(anna, id), code('wrong_state'));
+    await assert.rejects(bed.machines.snapshot(anna, id, 'two'), isCode('wrong_state'));
+    await assert.rejects(bed.machines.start(anna, id), isCode('wrong_state'));
     await bed.done(Promise.resolve(first));
-    await assert.rejects(bed.machines.snapshot(anna, id, 'one'), code('name_taken'));
+    await assert.rejects(bed.machines.snapshot(anna, id, 'one'), isCode('name_taken'));
     assert.equal((await bed.machines.get(id)).activity, null, 'what is refused leaves nothing behind');
     for (let n = 2; n <= 16; n += 1) await bed.done(bed.machines.snapshot(anna, id, `s${n}`));
-    await assert.rejects(bed.machines.snapshot(anna, id, 's17'), code('quota_exceeded'));
+    await assert.rejects(bed.machines.snapshot(anna, id, 's17'), isCode('quota_exceeded'));
     await remove(id);
     const rows = await bed.store.db
       .selectFrom('machine_snapshots')
@@ -180,18 +169,18 @@ test('copies count in the quota of whoever makes them', { skip }, async () => {
     .set({ limits: json({ memory: 15.99 * 2 ** 30 }) })
     .where('id', '=', id)
     .execute();
-  await assert.rejects(bed.machines.clone(bea, id, { name: 'more', start: false }), code('quota_exceeded'));
+  await assert.rejects(bed.machines.clone(bea, id, { name: 'more', start: false }), isCode('quota_exceeded'));
   await bed.done(bed.machines.remove(bea, id));
 });
 
 test('a network is made, given to machines, named, and deleted when it is empty', { skip }, async () => {
   const wanted = newNetwork.parse({ name: 'lab', cidr: '10.9.0.0/24', isolation: 'open' });
   const { id: networkId } = await bed.machines.networks.create(ruth, wanted);
-  await assert.rejects(bed.machines.networks.create(ruth, wanted), code('name_taken'));
-  await assert.rejects(bed.machines.create(anna, request({ network: 'nowhere' })), code('not_found'));
+  await assert.rejects(bed.machines.networks.create(ruth, wanted), isCode('name_taken'));
+  await assert.rejects(bed.machines.create(anna, request({ network: 'nowhere' })), isCode('not_found'));
   await assert.rejects(
     bed.machines.create(anna, request({ network: 'lab', networkNumber: 3 })),
-    code('validation_failed'),
+    isCode('validation_failed'),
   );
   const first = await bed.make(anna, { network: 'lab', name: 'web' });
   const second = await bed.make(ruth, { network: 'lab', name: 'db' });
@@ -207,14 +196,14 @@ test('a network is made, given to machines, named, and deleted when it is empty'
     );
     return Buffer.from(stdout, 'base64').toString().includes('10.9.0.2') ? true : undefined;
   });
-  await assert.rejects(bed.machines.networks.remove(ruth, 'lab'), code('wrong_state'));
+  await assert.rejects(bed.machines.networks.remove(ruth, 'lab'), isCode('wrong_state'));
   await bed.suspend();
   await bed.resume();
   assert.equal(await sh(first, 'echo still here'), 'still here');
   await sh(second, `ping -c1 -W5 ${address}`);
   for (const each of [first, second, home]) await bed.done(bed.machines.remove(null, each));
   await bed.machines.networks.remove(ruth, networkId);
-  await assert.rejects(bed.machines.create(anna, request({ network: 'lab' })), code('not_found'));
+  await assert.rejects(bed.machines.create(anna, request({ network: 'lab' })), isCode('not_found'));
 });
 
 test('an idle machine falls asleep, and whatever is wanted of it wakes it', { skip }, async () => {

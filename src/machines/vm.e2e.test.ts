@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { until } from '#base/deadline.ts';
 import { isCarrelError } from '#base/errors.ts';
-import { newExec, runRequest } from '#contract/schemas/machines.ts';
+import { newExec } from '#contract/schemas/machines.ts';
 import { isAlive, signalProcess } from '#host/processes.ts';
 import { waitForJob } from '#jobs/wait.ts';
 import type { Actor } from '#base/actor.ts';
@@ -13,6 +13,7 @@ import { linkNames } from '#test/netbed.ts';
 import { dangling, takeCensus } from '#test/harness/census.ts';
 import { skip } from './drivers/qemu/testing.ts';
 import type { Accepted } from './requests.ts';
+import { shell } from './testing-shell.ts';
 import { type Bed, request, startBed } from './testing.ts';
 
 /** A guest under emulation, on a host with other things to do. */
@@ -50,16 +51,7 @@ async function make(name: string): Promise<string> {
   return (await accepted).machineId;
 }
 
-async function sh(id: string, script: string): Promise<string> {
-  const { end, stdout, stderr } = await bed.machines.run(
-    id,
-    runRequest.parse({ argv: ['sh', '-c', script], cwd: '/' }),
-  );
-  const said = Buffer.from(stdout, 'base64').toString();
-  assert.deepEqual(end, { kind: 'exited', status: 0 }, said + Buffer.from(stderr, 'base64').toString());
-  return said;
-}
-
+const sh = (id: string, script: string) => shell(bed.machines, id, script);
 const keeperOf = async (id: string) =>
   (await bed.store.db.selectFrom('machines').select('keeper').where('id', '=', id).executeTakeFirstOrThrow())
     .keeper;
