@@ -13,7 +13,7 @@ export interface ServiceBed {
   readonly bed: Bed;
   readonly anna: Actor;
   /** Nothing of any machine is on the host any more. */
-  assertNothingLeft(): Promise<void>;
+  readonly assertNothingLeft: () => Promise<void>;
 }
 
 /** Opens it before the first test, and closes it after the last one. */
