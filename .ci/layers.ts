@@ -66,7 +66,7 @@ export function complaint(
   table: Readonly<Record<string, readonly string[]>> = layers,
 ): string | undefined {
   const isTest =
-    /(?:\.test|\/testing)\.ts$/.test(from) || from.startsWith('test/') || from.startsWith('bench/');
+    /(?:\.test|\/testing(?:-\w+)?)\.ts$/.test(from) || from.startsWith('test/') || from.startsWith('bench/');
   const [source, target] = [floorOf(from), floorOf(to)];
   if (source === undefined) return undefined;
   if (target === undefined) {

@@ -61,6 +61,23 @@ static struct fault survive_fault __attribute__((used));
 /* Remembers this place. Returns 0 now; after a fault it returns again, with the fault. For one fault only. */
 const struct fault *survive(void) __attribute__((returns_twice));
 
+/* Thirty-two entries of 16 bytes each, which push what the processor has not. Those that have an error code: 8, 10 to 14, 17,
+ * 21, 29, 30. */
+#define FAULT_STUBS \
+  ".align 16\n" \
+  "fault_stubs:\n" \
+  ".set fault_vector, 0\n" \
+  ".rept 32\n" \
+  "  .align 16\n" \
+  "  .if (0x60227d00 >> fault_vector) & 1\n" \
+  "  .else\n" \
+  "  push $0\n" \
+  "  .endif\n" \
+  "  push $fault_vector\n" \
+  "  jmp fault_common\n" \
+  "  .set fault_vector, fault_vector + 1\n" \
+  ".endr\n"
+
 #if GUEST_BITS == 64
 __asm__(".text\n"
         "survive:\n"
@@ -87,19 +104,7 @@ __asm__(".text\n"
         "  movq $0, survive_at\n"
         "  mov $survive_fault, %eax\n"
         "  jmp *%rdx\n"
-        ".align 16\n"
-        "fault_stubs:\n"
-        ".set fault_vector, 0\n"
-        ".rept 32\n"
-        "  .align 16\n"
-        "  .if (0x60227d00 >> fault_vector) & 1\n" /* 8, 10 to 14, 17, 21, 29, 30: the processor has pushed an error code */
-        "  .else\n"
-        "  push $0\n"
-        "  .endif\n"
-        "  push $fault_vector\n"
-        "  jmp fault_common\n"
-        "  .set fault_vector, fault_vector + 1\n"
-        ".endr\n"
+        FAULT_STUBS
         "fault_common:\n"
         "  push %rax; push %rbx; push %rcx; push %rdx; push %rbp; push %rsi; push %rdi\n"
         "  push %r8; push %r9; push %r10; push %r11; push %r12; push %r13; push %r14; push %r15\n"
@@ -137,19 +142,7 @@ __asm__(".text\n"
         "  movl $0, survive_at\n"
         "  mov $survive_fault, %eax\n"
         "  jmp *%edx\n"
-        ".align 16\n"
-        "fault_stubs:\n"
-        ".set fault_vector, 0\n"
-        ".rept 32\n"
-        "  .align 16\n"
-        "  .if (0x60227d00 >> fault_vector) & 1\n"
-        "  .else\n"
-        "  push $0\n"
-        "  .endif\n"
-        "  push $fault_vector\n"
-        "  jmp fault_common\n"
-        "  .set fault_vector, fault_vector + 1\n"
-        ".endr\n"
+        FAULT_STUBS
         "fault_common:\n"
         "  pusha\n"
         "  mov %cr2, %eax\n"

@@ -1,14 +1,12 @@
 /** Machine labs from end to end: fresh machines, looked at from outside. Needs root. */
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { identify, isAlive } from '#host/processes.ts';
 import { type LocalGrader, openLocalGrader } from './local.ts';
 import { proveLab } from './prove.ts';
-import { gradeTexts, summary } from './testing.ts';
+import { gradeTexts, startOtherGrader, summary } from './testing.ts';
 
 let grader: LocalGrader;
 before(async () => {
@@ -150,24 +148,13 @@ rm -rf /bin /usr/bin /lib /usr/lib
 });
 
 test('end to end: what a killed grader leaves running is ended by the next one', async () => {
-  const script = `
-    import { openLocalGrader } from ${JSON.stringify(new URL('local.ts', import.meta.url))};
-    const grader = await openLocalGrader({ slots: 1 });
-    const signal = new AbortController().signal;
-    const wanted = { image: 'busybox', driver: 'container', limits: {}, submissionId: 's', labels: {}, signal };
-    await grader.withFreshMachine(wanted, async ({ initPid }) => {
-      console.log(initPid);
-      await new Promise((resolve) => setTimeout(resolve, 60_000));
-    });`;
-  const child = spawn(process.execPath, ['--input-type=module', '-e', script], {
-    cwd: join(import.meta.dirname, '../..'),
-    stdio: ['ignore', 'pipe', 'inherit'],
-  });
-  const [line] = await once(child.stdout, 'data', { signal: AbortSignal.timeout(120_000) });
-  const init = identify(Number(String(line)));
+  const other = await startOtherGrader(
+    { image: 'busybox', driver: 'container', limits: {} },
+    'machine.initPid',
+  );
+  const init = identify(Number(other.said));
   assert.ok(init);
-  child.kill('SIGKILL');
-  await once(child, 'exit');
+  await other.kill();
   assert.ok(isAlive(init), 'machines outlive their grader');
   const next = await openLocalGrader({ slots: 1 });
   await next.close();

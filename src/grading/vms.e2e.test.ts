@@ -1,7 +1,5 @@
 /** Labs whose machines are virtual, from end to end, with the real QEMU and the image `tiny`. Needs root. */
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
@@ -12,7 +10,7 @@ import { keptPaths } from '#isolate/kept.ts';
 import { skip } from '#machines/drivers/qemu/testing.ts';
 import { type LocalGrader, openLocalGrader } from './local.ts';
 import { proveLab } from './prove.ts';
-import { gradeTexts, summary } from './testing.ts';
+import { gradeTexts, startOtherGrader, summary } from './testing.ts';
 
 let grader: LocalGrader;
 before(async () => {
@@ -128,25 +126,14 @@ test(
   'end to end: a grader that is killed leaves a virtual machine, which the next one ends',
   { skip },
   async () => {
-    const script = `
-    import { openLocalGrader } from ${JSON.stringify(new URL('local.ts', import.meta.url))};
-    const grader = await openLocalGrader({ slots: 1 });
-    const signal = new AbortController().signal;
-    const wanted = { image: 'tiny', driver: 'qemu', limits: { memoryBytes: 134217728 }, submissionId: 's', labels: {}, signal };
-    await grader.withFreshMachine(wanted, async ({ id }) => {
-      console.log(grader.scratch + '/machines/' + id);
-      await new Promise((resolve) => setTimeout(resolve, 60_000));
-    });`;
-    const child = spawn(process.execPath, ['--input-type=module', '-e', script], {
-      cwd: join(import.meta.dirname, '../..'),
-      stdio: ['ignore', 'pipe', 'inherit'],
-    });
-    const [line] = await once(child.stdout, 'data', { signal: AbortSignal.timeout(120_000) });
-    const directory = String(line).trim();
+    const other = await startOtherGrader(
+      { image: 'tiny', driver: 'qemu', limits: { memoryBytes: 128 * 2 ** 20 } },
+      "grader.scratch + '/machines/' + machine.id",
+    );
+    const directory = other.said;
     const keeper = identify(Number(readLockNote(keptPaths(directory).lock)?.split(' ')[0]));
     assert.ok(keeper);
-    child.kill('SIGKILL');
-    await once(child, 'exit');
+    await other.kill();
     assert.ok(isAlive(keeper), 'machines outlive their grader');
     const next = await openLocalGrader({ slots: 1 });
     await next.close();

@@ -1,104 +1,27 @@
-/** The grading sandbox against what a student may hand in. */
+/** The grading sandbox: what goes in, what comes out, and what becomes of it when others fail. */
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
-import { chmodSync, existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { mkdtempDisposable } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { after, before, describe, test } from 'node:test';
+import { describe, test } from 'node:test';
 import { isCarrelError } from '#base/errors.ts';
 import { until } from '#base/deadline.ts';
 import { createGroup, sweepGroups } from './cgroups/group.ts';
 import { readCgroupLayout } from './cgroups/layout.ts';
 import { op } from './plan.ts';
-import { openSandboxes, type SandboxReport, type SandboxSpec, type Sandboxes } from './sandbox.ts';
+import { useSandboxes } from './testing-sandbox.ts';
+import { openSandboxes } from './sandbox.ts';
 import { isolateBinary } from './server.ts';
-import { gone, makeBed, makeRoot, processesWith, skip, type IsolationBed } from './testing.ts';
+import { gone, makeBed, makeRoot, processesWith, skip } from './testing.ts';
 
 const MiB = 1 << 20;
 
-const reasonOf = ({ end }: SandboxReport): string =>
-  end.kind === 'killed' ? end.reason : JSON.stringify(end);
-
-/** Tries one system call after the other and prints name and errno: compiled once, static. */
-const probeSource = `
-#define _GNU_SOURCE
-#include <errno.h>
-#include <fcntl.h>
-#include <sched.h>
-#include <stdio.h>
-#include <string.h>
-#include <sys/ptrace.h>
-#include <sys/socket.h>
-#include <sys/syscall.h>
-#include <sys/file.h>
-#include <unistd.h>
-static void show(const char *name, long result) { printf("%s %s\\n", name, result < 0 ? strerrorname_np(errno) : "ok"); }
-int main(void) {
-  struct flock lock = { .l_type = F_RDLCK };
-  int self = open("/proc/self/exe", O_RDONLY);
-  show("mount", syscall(SYS_mount, "none", "/tmp", "tmpfs", 0, 0));
-  show("unshare", unshare(CLONE_NEWUSER));
-  show("clone-user", syscall(SYS_clone, CLONE_NEWUSER | 17, 0, 0, 0, 0));
-  show("clone3", syscall(SYS_clone3, 0, 0));
-  show("setns", syscall(SYS_setns, self, 0));
-  show("keyctl", syscall(SYS_keyctl, 0, 0));
-  show("add_key", syscall(SYS_add_key, "user", "x", "y", 1, -3));
-  show("io_uring", syscall(SYS_io_uring_setup, 1, 0));
-  show("bpf", syscall(SYS_bpf, 0, 0, 0));
-  show("perf", syscall(SYS_perf_event_open, 0, 0, 0, 0, 0));
-  show("userfaultfd", syscall(SYS_userfaultfd, 0));
-  show("x32", syscall(0x40000000 | SYS_getpid));
-  show("cachestat", syscall(451, self, 0, 0, 0));
-  show("open-tree-attr", syscall(467, -100, "/", 0, 0, 0));
-  show("of-later-kernels", syscall(600));
-  show("vsock", socket(40, SOCK_STREAM, 0));
-  show("flock", flock(self, LOCK_SH));
-  show("fcntl-lock", fcntl(self, F_SETLK, &lock));
-  show("lease", fcntl(self, F_SETLEASE, F_RDLCK));
-  show("ptrace-init", ptrace(PTRACE_ATTACH, 1, 0, 0));
-  show("kill-init", syscall(SYS_kill, 1, 9));
-  show("proc-sys", open("/proc/sys/kernel/hostname", O_RDONLY));
-  show("kcore", open("/proc/kcore", O_RDONLY));
-  show("sysrq", open("/proc/sysrq-trigger", O_WRONLY));
-  show("init-mem", open("/proc/1/mem", O_RDONLY));
-  show("mknod", syscall(SYS_mknod, "/work/disk", 0060666, 0x800));
-  show("chroot", chroot("/work"));
-  show("setuid", setuid(0));
-  show("write-root", open("/written", O_CREAT | O_WRONLY, 0600));
-  show("write-dev", open("/dev/written", O_CREAT | O_WRONLY, 0600));
-  show("write-input", open("/inputs/a", O_WRONLY));
-  show("dup-fd-9", fcntl(9, F_GETFD));
-  show("work", open("/work/fine", O_CREAT | O_WRONLY, 0600));
-  fflush(stdout);
-  __asm__ volatile("int $0x80" : : "a"(20));
-  puts("int80 ok");
-  return 0;
-}`;
-
 describe('the sandbox', { skip }, () => {
-  let bed: IsolationBed;
-  let sandboxes: Sandboxes;
-  before(async () => {
-    bed = await makeBed();
-    sandboxes = await openSandboxes({ server: bed.server, instance: bed.instance, slots: 2 });
-  });
-  after(async () => {
-    await sandboxes.close();
-    await bed[Symbol.asyncDispose]();
-  });
-
-  const sh = (script: string, more: Partial<SandboxSpec> = {}): Promise<SandboxReport> =>
-    sandboxes.run({ root: bed.root, argv: ['sh', '-c', script], ...more });
-  const fixture = (name: string, text: string, mode = 0o644): string => {
-    const path = join(bed.directory, name);
-    writeFileSync(path, text);
-    chmodSync(path, mode);
-    return path;
-  };
+  const on = useSandboxes();
 
   test('gives output, status and usage of a program', async () => {
-    const report = await sh('echo out; echo err >&2; exit 3');
+    const report = await on.sh('echo out; echo err >&2; exit 3');
     assert.deepEqual(report.end, { kind: 'exited', status: 3 });
     assert.equal(report.stdout.toString(), 'out\n');
     assert.equal(report.stderr.toString(), 'err\n');
@@ -107,19 +30,19 @@ describe('the sandbox', { skip }, () => {
   });
 
   test('tells a death by signal from an exit, even of the program itself', async () => {
-    assert.deepEqual((await sh('kill -SEGV $$')).end, { kind: 'signaled', signal: 'SIGSEGV' });
-    assert.deepEqual((await sh('exit 139')).end, { kind: 'exited', status: 139 });
+    assert.deepEqual((await on.sh('kill -SEGV $$')).end, { kind: 'signaled', signal: 'SIGSEGV' });
+    assert.deepEqual((await on.sh('exit 139')).end, { kind: 'exited', status: 139 });
   });
 
   test('a program that is not there exits with 127 and a sentence', async () => {
-    const report = await sandboxes.run({ root: bed.root, argv: ['./a.out'] });
+    const report = await on.sandboxes.run({ root: on.bed.root, argv: ['./a.out'] });
     assert.deepEqual(report.end, { kind: 'exited', status: 127 });
     assert.match(report.stderr.toString(), /a\.out: No such file/);
   });
 
   test('passes input, arguments, variables and a result', async () => {
-    const report = await sandboxes.run({
-      root: bed.root,
+    const report = await on.sandboxes.run({
+      root: on.bed.root,
       argv: ['sh', '-c', 'cat; echo "$0|$1|$X|$HOME"; printf "\\001\\000\\002" >&3', 'a b', '*'],
       env: { X: 'y z' },
       stdin: Buffer.from('first\n'),
@@ -131,25 +54,25 @@ describe('the sandbox', { skip }, () => {
 
   test('a megabyte of input goes through, read or not', async () => {
     const stdin = Buffer.alloc(MiB, 'x');
-    assert.equal((await sh('wc -c', { stdin })).stdout.toString().trim(), String(MiB));
-    assert.deepEqual((await sh('exit 0', { stdin })).end, { kind: 'exited', status: 0 });
+    assert.equal((await on.sh('wc -c', { stdin })).stdout.toString().trim(), String(MiB));
+    assert.deepEqual((await on.sh('exit 0', { stdin })).end, { kind: 'exited', status: 0 });
   });
 
   test('binds inputs read-only and copies trees into the work directory', async () => {
-    const tree = join(bed.directory, 'tree');
+    const tree = join(on.bed.directory, 'tree');
     mkdirSync(join(tree, 'sub'), { recursive: true, mode: 0o700 });
     writeFileSync(join(tree, 'sub/run.sh'), '#!/bin/sh\necho ran\n', { mode: 0o700 });
     symlinkSync('sub/run.sh', join(tree, 'link'));
-    const report = await sh(
+    const report = await on.sh(
       'cat /inputs/deep/data; echo x > /inputs/deep/data; ./a/b/link; id -u; ls -ld a',
       {
-        inputs: [{ host: fixture('data', 'given\n'), guest: '/inputs/deep/data' }],
+        inputs: [{ host: on.fixture('data', 'given\n'), guest: '/inputs/deep/data' }],
         work: [{ host: tree, guest: 'a/b' }],
       },
     );
     assert.match(report.stdout.toString(), /^given\nran\n1000\ndrwxr-xr-x .* 1000 +1000 /);
     assert.match(report.stderr.toString(), /Read-only file system/);
-    assert.equal(readFileSync(join(bed.directory, 'data'), 'utf8'), 'given\n');
+    assert.equal(readFileSync(join(on.bed.directory, 'data'), 'utf8'), 'given\n');
   });
 
   test('paths that leave their place are refused', async () => {
@@ -160,11 +83,11 @@ describe('the sandbox', { skip }, () => {
       { work: [{ host: '/etc/passwd', guest: '/x' }] },
       { collect: [{ path: '../x', maxBytes: 1 }] },
     ])
-      await assert.rejects(sh('true', more), (error) => isCarrelError(error, 'validation_failed'));
+      await assert.rejects(on.sh('true', more), (error) => isCarrelError(error, 'validation_failed'));
   });
 
   test('collects regular files only, of the size allowed, and follows nothing', async () => {
-    const { files } = await sh(
+    const { files } = await on.sh(
       'echo ok > a; mkdir -p d; echo deep > d/b; ln -s a link; ln -s /etc/passwd out; ln -s d dl; mkfifo fifo; ' +
         'dd if=/dev/zero of=big bs=1k count=9 2>/dev/null; mkdir dir; chmod 0 a',
       {
@@ -191,7 +114,7 @@ describe('the sandbox', { skip }, () => {
   });
 
   test('files are collected after a kill as well', async () => {
-    const { end, files } = await sh('echo partial > a; sleep 60', {
+    const { end, files } = await on.sh('echo partial > a; sleep 60', {
       limits: { wallMs: 300 },
       collect: [{ path: 'a', maxBytes: 100 }],
     });
@@ -199,153 +122,16 @@ describe('the sandbox', { skip }, () => {
     assert.equal(files[0]?.data?.toString(), 'partial\n');
   });
 
-  test('stops at each limit and says which', async () => {
-    assert.equal(reasonOf(await sh('sleep 60', { limits: { wallMs: 200 } })), 'wall');
-    assert.equal(
-      reasonOf(await sh('while :; do :; done', { limits: { cpuMs: 300, wallMs: 20_000 } })),
-      'cpu',
-    );
-    assert.equal(
-      reasonOf(
-        await sh('for i in 1 2 3 4; do (while :; do :; done) & done; wait', { limits: { cpuMs: 300 } }),
-      ),
-      'cpu',
-    );
-    assert.equal(reasonOf(await sh('yes', { limits: { outputBytes: 100_000 } })), 'output');
-    assert.equal(
-      reasonOf(await sh('tail -c 400m /dev/zero', { limits: { memoryBytes: 32 * MiB } })),
-      'memory',
-    );
-  });
-
-  test('keeps the output up to the limit', async () => {
-    const { stdout } = await sh('yes', { limits: { outputBytes: 5000 } });
-    assert.equal(stdout.length, 5000);
-  });
-
-  test('a child that was killed for memory is not hidden by an exit of 0', async () => {
-    const { end } = await sh('(tail -c 400m /dev/zero) 2>/dev/null; exit 0', {
-      limits: { memoryBytes: 32 * MiB },
-    });
-    assert.deepEqual(end, { kind: 'killed', reason: 'memory' });
-  });
-
-  test('the slot works on after each of these', async () => {
-    const reports = await Promise.all(Array.from({ length: 8 }, (_, index) => sh(`exit ${index}`)));
-    assert.deepEqual(
-      reports.map(({ end }) => end),
-      Array.from({ length: 8 }, (_, status) => ({ kind: 'exited', status })),
-    );
-  });
-
-  test('disk, inodes and file size end at the limits of the work directory', async () => {
-    const { stdout } = await sh(
-      'dd if=/dev/zero of=a bs=64k count=64 2>&1 | tail -1; i=0; while [ $i -lt 40 ] && touch f$i; do i=$((i+1)); done 2>&1; echo; ls | wc -l',
-      { limits: { tmpBytes: MiB, tmpFiles: 20, fileBytes: 8 * MiB } },
-    );
-    const count = Number(stdout.toString().trim().split('\n').at(-1));
-    assert.match(stdout.toString(), /No space left/);
-    assert.ok(count < 20, String(count));
-    assert.match(
-      (
-        await sh('dd if=/dev/zero of=a bs=64k count=64; echo $?', { limits: { fileBytes: MiB } })
-      ).stdout.toString(),
-      /153|1/,
-    );
-  });
-
-  test('a fork bomb meets its limit and dies with the sandbox', async () => {
-    const { end } = await sh('f() { f | f & }; f; sleep 60 # carrel-bomb', {
-      limits: { processes: 20, wallMs: 1500, cpuMs: 1000 },
-    });
-    assert.equal(end.kind === 'killed' || end.kind === 'exited', true);
-    await gone('carrel-bomb');
-  });
-
-  test('what a program leaves in the background dies with it', async () => {
-    const { end } = await sh(
-      '(setsid sleep 8193.5 >/dev/null 2>&1 &) ; (trap "" TERM HUP; setsid sleep 8193.5 &) ; exit 0',
-    );
-    assert.deepEqual(end, { kind: 'exited', status: 0 });
-    await gone('8193.5');
-  });
-
-  test('nothing leaks in: variables, descriptors, processes, network, names', async () => {
-    process.env['CARREL_TEST_SECRET'] = 'leaked';
-    const { stdout } = await sh(
-      'env; ls /proc/self/fd; ps; hostname; cat /proc/net/dev; cat /proc/self/cgroup; cut -d" " -f5 /proc/self/mountinfo',
-    );
-    delete process.env['CARREL_TEST_SECRET'];
-    const text = stdout.toString();
-    assert.doesNotMatch(text, /leaked|CARREL|carrel|eth0|isolate/);
-    assert.match(text, /^sandbox$/m);
-    assert.match(text, /^0\n1\n2\n3$/m); // 3 is ls itself, looking
-  });
-
-  test('the ways out are closed', async () => {
-    const source = fixture('probe.c', probeSource);
-    execFileSync('gcc', ['-static', '-O1', '-w', '-o', join(bed.directory, 'probe'), source]);
-    const { stdout, end } = await sandboxes.run({
-      root: bed.root,
-      argv: ['/work/probe'],
-      inputs: [{ host: fixture('a', 'a', 0o666), guest: '/inputs/a' }],
-      work: [{ host: join(bed.directory, 'probe'), guest: 'probe' }],
-    });
-    const answers = Object.fromEntries(
-      stdout
-        .toString()
-        .trim()
-        .split('\n')
-        .map((line) => line.split(' ')),
-    );
-    assert.deepEqual(answers, {
-      mount: 'EPERM',
-      unshare: 'EPERM',
-      'clone-user': 'EPERM',
-      clone3: 'ENOSYS',
-      setns: 'EPERM',
-      keyctl: 'ENOSYS',
-      add_key: 'ENOSYS',
-      io_uring: 'ENOSYS',
-      bpf: 'EPERM',
-      perf: 'EPERM',
-      userfaultfd: 'EPERM',
-      x32: 'ENOSYS',
-      cachestat: 'ENOSYS',
-      'open-tree-attr': 'ENOSYS',
-      'of-later-kernels': 'ENOSYS',
-      vsock: 'EAFNOSUPPORT',
-      flock: 'ENOLCK',
-      'fcntl-lock': 'ENOLCK',
-      lease: 'ENOLCK',
-      'ptrace-init': 'EPERM',
-      'kill-init': 'ok', // the kernel drops it: process 1 takes no signal it has no handler for
-      'proc-sys': 'ENOENT',
-      kcore: 'ENOENT',
-      sysrq: 'ENOENT',
-      'init-mem': 'ENOENT',
-      mknod: 'EPERM',
-      chroot: 'EPERM',
-      setuid: 'EINVAL',
-      'write-root': 'EROFS',
-      'write-dev': 'EROFS',
-      'write-input': 'EROFS',
-      'dup-fd-9': 'EBADF',
-      work: 'ok',
-    });
-    assert.deepEqual(end, { kind: 'signaled', signal: 'SIGSYS' }); // int 0x80
-  });
-
   test('an image without the mount points gets them without being changed', async () => {
-    const bare = makeRoot(join(bed.directory, 'bare'), { mountPoints: false });
-    const report = await sandboxes.run({
+    const bare = makeRoot(join(on.bed.directory, 'bare'), { mountPoints: false });
+    const report = await on.sandboxes.run({
       root: bare,
       argv: [
         'sh',
         '-c',
         'cat /inputs/x/y; echo no > /inputs/z; echo no > /z; pwd; ls /proc/1 2>&1 | head -1',
       ],
-      inputs: [{ host: fixture('y', 'y\n'), guest: '/inputs/x/y' }],
+      inputs: [{ host: on.fixture('y', 'y\n'), guest: '/inputs/x/y' }],
     });
     assert.match(report.stdout.toString(), /^y\n\/work\n/);
     assert.equal((report.stderr.toString().match(/Read-only/g) ?? []).length, 2);
@@ -354,9 +140,9 @@ describe('the sandbox', { skip }, () => {
 
   test('cancelling ends the run and keeps the slot', async () => {
     const controller = new AbortController();
-    const running = sh('sleep 8194.5', { limits: { wallMs: 20_000 } as const });
-    const cancelled = sandboxes.run(
-      { root: bed.root, argv: ['sleep', '8195.5'] },
+    const running = on.sh('sleep 8194.5', { limits: { wallMs: 20_000 } as const });
+    const cancelled = on.sandboxes.run(
+      { root: on.bed.root, argv: ['sleep', '8195.5'] },
       { signal: controller.signal },
     );
     await until(5000, 'the program to start', () => processesWith('8195.5').length > 0 || undefined);

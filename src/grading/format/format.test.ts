@@ -5,14 +5,12 @@ import { test } from 'node:test';
 import * as fc from 'fast-check';
 import { CarrelError, messageOf } from '#base/errors.ts';
 import { temporaryTree, type Texts } from '../testing.ts';
-import { parseYaml } from './document.ts';
 import { loadLab } from './folder.ts';
-import { resolveLab } from './lab.ts';
 import { matchesPattern } from './patterns.ts';
 import { partOf, sharePoints, sumPoints } from './points.ts';
-import { labFields } from './schema.ts';
 import { parseSignature } from './signature.ts';
 import { submissionProblems } from './submission.ts';
+import { complaint, parse } from './testing.ts';
 import { formatValue, parseValue } from './values.ts';
 
 const head = `title: A lab
@@ -27,18 +25,6 @@ const check = `checks:
     title: One
     run: { argv: [echo], expect: { stdout: { exact: "" } } }
 `;
-
-const parse = (text: string) => resolveLab(parseYaml('lab.yaml', text, labFields));
-
-function complaint(text: string): string {
-  try {
-    parse(text);
-  } catch (error) {
-    assert.ok(error instanceof CarrelError && error.code === 'lab_invalid', messageOf(error));
-    return error.message;
-  }
-  return 'no complaint';
-}
 
 async function loading(
   files: Texts,

@@ -1,10 +1,7 @@
 /** The machine of a lab, and what can be observed of which kind. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { CarrelError, messageOf } from '#base/errors.ts';
-import { parseYaml } from './document.ts';
-import { type LabDefinition, resolveLab } from './lab.ts';
-import { labFields } from './schema.ts';
+import { complaint, parse } from './testing.ts';
 
 const lab = (machine: string, checks: readonly string[], more = ''): string => `title: A lab
 name: a-lab
@@ -14,18 +11,6 @@ ${machine === '' ? '' : `machine: ${machine}\n`}points: 10
 submit: { files: [{ pattern: '*.sh' }] }
 ${more}checks:
 ${checks.map((what, index) => `  - { id: c${index}, title: T, ${what} }\n`).join('')}`;
-
-const parse = (text: string): LabDefinition => resolveLab(parseYaml('lab.yaml', text, labFields));
-
-function complaint(text: string): string {
-  try {
-    parse(text);
-  } catch (error) {
-    assert.ok(error instanceof CarrelError && error.code === 'lab_invalid', messageOf(error));
-    return error.message;
-  }
-  return 'no complaint';
-}
 
 const listen = 'observe: { listen: { port: 80 } }';
 const file = 'observe: { file: { path: /etc/motd, contains: x } }';

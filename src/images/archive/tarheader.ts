@@ -163,15 +163,8 @@ export function formatPax(key: string, value: string): Buffer {
   return Buffer.from(`${length} ${key}=${value}\n`);
 }
 
-export interface HeaderFields {
-  readonly path: string;
+export interface HeaderFields extends Omit<TarHeader, 'kind'> {
   readonly flag: string;
-  readonly mode: number;
-  readonly uid: number;
-  readonly gid: number;
-  readonly size: number;
-  readonly mtime: number;
-  readonly link: string;
 }
 
 /** Does a value fit the header, or does it need a pax record? */

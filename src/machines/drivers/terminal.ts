@@ -180,3 +180,22 @@ function laterThan(from: number, available: unknown): number | undefined {
   }
   return undefined;
 }
+
+/** The same terminal, but for what closing it does, once. */
+export function closedBy(terminal: Terminal, close: () => void): Terminal {
+  let open = true;
+  return {
+    read: (from, maxBytes) => terminal.read(from, maxBytes),
+    watch: (changed) => terminal.watch(changed),
+    write: (bytes) => terminal.write(bytes),
+    resize: (size) => terminal.resize(size),
+    get end() {
+      return terminal.end;
+    },
+    close() {
+      if (!open) return;
+      open = false;
+      close();
+    },
+  };
+}

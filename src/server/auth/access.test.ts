@@ -20,7 +20,7 @@ import { insertSnapshot } from '#store/snapshots.ts';
 import { insertSubmission } from '#store/submissions.ts';
 import { stubHandlers, startTestCluster, startTestServer, type Person, type TestServer } from '../testing.ts';
 import type { TestCluster } from '#store/testing.ts';
-import { expected, type RoleName, roles } from './access-table.ts';
+import { expected, type RoleName, roles } from './testing-access.ts';
 
 let forwardPort = 20_000;
 

@@ -4,6 +4,7 @@
  * waiting for its turn.
  */
 import type { Terminal } from '../../driver.ts';
+import { closedBy } from '../terminal.ts';
 import type { Agent } from './agent/agent.ts';
 import { connectAgent } from './agent/client.ts';
 import { vmPaths } from './spec.ts';
@@ -73,7 +74,11 @@ export function createAgents(): Agents {
     async terminal(directory, open) {
       const entry = take(directory, connectMs);
       try {
-        return leased(await open(await entry.agent), () => leave(directory, entry));
+        const terminal = await open(await entry.agent);
+        return closedBy(terminal, () => {
+          terminal.close();
+          leave(directory, entry);
+        });
       } catch (error) {
         leave(directory, entry);
         throw error;
@@ -82,26 +87,6 @@ export function createAgents(): Agents {
     drop(directory) {
       const entry = held.get(directory);
       if (entry) forget(directory, entry);
-    },
-  };
-}
-
-/** The same terminal; `release` is called when it is closed, once. */
-function leased(terminal: Terminal, release: () => void): Terminal {
-  let open = true;
-  return {
-    read: (from, maxBytes) => terminal.read(from, maxBytes),
-    watch: (changed) => terminal.watch(changed),
-    write: (bytes) => terminal.write(bytes),
-    resize: (size) => terminal.resize(size),
-    get end() {
-      return terminal.end;
-    },
-    close() {
-      if (!open) return;
-      open = false;
-      terminal.close();
-      release();
     },
   };
 }

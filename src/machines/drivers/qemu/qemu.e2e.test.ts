@@ -1,32 +1,19 @@
 /** Virtual machines with the real QEMU and the image `tiny`: what a machine does, and what becomes of it when others fail. */
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
-import {
-  chmodSync,
-  chownSync,
-  existsSync,
-  readdirSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  statSync,
-} from 'node:fs';
-import { join } from 'node:path';
+import { existsSync, readdirSync, readFileSync, renameSync, rmSync, statSync } from 'node:fs';
 import { after, before, test } from 'node:test';
 import { until, within } from '#base/deadline.ts';
-import { type ErrorCode, isCarrelError } from '#base/errors.ts';
 import { formatSize } from '#base/units.ts';
 import { runRequest } from '#contract/schemas/machines.ts';
 import { isAlive, signalProcess, statOf } from '#host/processes.ts';
 import { measureTscKhz } from '#host/tsc.ts';
 import { keptPaths } from '#isolate/kept.ts';
 import { linkNames } from '#test/netbed.ts';
-import type { MachineSpec, RunningMachine } from '../../driver.ts';
+import type { MachineSpec } from '../../driver.ts';
 import { launchQemu } from './start.ts';
 import { createAcceleration } from './accelerator.ts';
-import { layerPath, loadState } from './disk/files.ts';
-import { vmPaths } from './spec.ts';
-import { bootMs, makeVmBed, skip, type VmBed } from './testing.ts';
+import { isCode, pullPlug, shellIn } from './testing-guest.ts';
+import { makeVmBed, skip, type VmBed } from './testing.ts';
 
 /** A guest under emulation, on a host with other things to do. */
 const graceMs = 30_000;
@@ -38,25 +25,6 @@ before(async () => {
 after(async () => {
   await bed?.[Symbol.asyncDispose]();
 });
-
-const isCode = (code: ErrorCode) => (error: unknown) => isCarrelError(error, code);
-
-async function shell(machine: RunningMachine, script: string): Promise<string> {
-  const { stdout, stderr, end } = await machine.run(
-    runRequest.parse({ argv: ['/bin/sh', '-c', script], cwd: '/' }),
-  );
-  assert.deepEqual(end, { kind: 'exited', status: 0 }, Buffer.from(stderr, 'base64').toString());
-  return Buffer.from(stdout, 'base64').toString();
-}
-
-const inodes = (directory: string): number[] =>
-  readdirSync(vmPaths(directory).disk).map((name) => statSync(join(vmPaths(directory).disk, name)).ino);
-
-async function end(spec: MachineSpec, machine: RunningMachine): Promise<void> {
-  await machine.stop({ graceMs: 0 });
-  machine.release();
-  await bed.driver.tidy(spec);
-}
 
 test('what cannot be is refused before anything is made', { skip }, async () => {
   const spec = bed.spec();
@@ -85,42 +53,8 @@ test('a machine whose making failed is made by its next start', { skip }, async 
   const machine = await bed.driver.start(spec);
   assert.equal(statSync(spec.directory).mode & 0o777, 0o700);
   assert.ok((await bed.host.images.holders(spec.image)).includes(spec.directory));
-  await end(spec, machine);
+  await pullPlug(bed, spec, machine);
   await bed.driver.remove(spec);
-});
-
-test('a disk whose header names files of the host leads to none of them', { skip }, async () => {
-  const spec = bed.spec();
-  await bed.driver.prepare(spec);
-  const rebase = 'rebase -u -f qcow2 -F raw -b /etc/shadow'.split(' ');
-  execFileSync('qemu-img', rebase.concat(layerPath(spec.directory, 1)));
-  const copy = bed.spec({ source: { id: spec.id, directory: spec.directory, snapshot: null } });
-  await bed.driver.prepare(copy);
-  for (const each of [spec, copy]) {
-    const machine = await bed.driver.start(each);
-    await machine.ready({ limitMs: bootMs });
-    assert.equal(
-      await shell(machine, 'hostname'),
-      `${each.name}\n`,
-      'it lies on its image, as the state says',
-    );
-    await end(each, machine);
-  }
-  // one that keeps its data elsewhere: there is no elsewhere in the jail
-  const secret = join(bed.host.directory, 'secret');
-  const active = layerPath(copy.directory, (await loadState(copy.directory))?.active ?? 0);
-  const { uid } = statSync(active);
-  rmSync(active);
-  execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', '-o', `data_file=${secret}`, active, '512M']);
-  chownSync(active, uid, uid);
-  chmodSync(secret, 0o666);
-  await assert.rejects(bed.driver.start(copy), (error) => {
-    assert.ok(isCarrelError(error, 'helper_failed'), String(error));
-    assert.match(error.message, /secret.*No such file/s);
-    return true;
-  });
-  for (const each of [spec, copy]) await bed.driver.remove(each);
-  rmSync(secret);
 });
 
 test('a machine boots, is who it is told to be, works, and ends in order', { skip }, async (t) => {
@@ -135,7 +69,7 @@ test('a machine boots, is who it is told to be, works, and ends in order', { ski
       20_000,
       'an address',
       async () => {
-        const said = await shell(
+        const said = await shellIn(
           machine,
           'hostname; cat /etc/machine-id /root/.ssh/authorized_keys; ip -4 addr show eth0',
         );
@@ -145,7 +79,7 @@ test('a machine boots, is who it is told to be, works, and ends in order', { ski
     );
     assert.match(text, new RegExp(`^${spec.name}\\n[0-9a-f]{32}\\nssh-ed25519 `));
     assert.ok(text.includes(`inet ${spec.network.address}/16`), text);
-    const grown = Number(await shell(machine, "df -k / | tail -1 | awk '{print $2}'"));
+    const grown = Number(await shellIn(machine, "df -k / | tail -1 | awk '{print $2}'"));
     assert.ok(grown > 400_000, `the root file system has grown with the disk: ${grown} KiB`);
   });
 
@@ -153,7 +87,7 @@ test('a machine boots, is who it is told to be, works, and ends in order', { ski
     'its clock goes as fast as ours, however busy the host was when it booted',
     { skip: machine.runtime.accelerator !== 'tcg' && 'KVM tells the guest' },
     async () => {
-      const found = /tsc: Detected ([\d.]+) MHz/.exec(await shell(machine, 'dmesg'))?.[1];
+      const found = /tsc: Detected ([\d.]+) MHz/.exec(await shellIn(machine, 'dmesg'))?.[1];
       const ours = (await measureTscKhz()) / 1000;
       assert.ok(Math.abs(Number(found) / ours - 1) < 0.01, `${found} MHz are counted as ${ours} MHz`);
     },
@@ -206,7 +140,7 @@ test('a machine boots, is who it is told to be, works, and ends in order', { ski
     await first.write(Buffer.from('nobody-there\r'));
     await until(30_000, 'the next prompt', () => (/Password:/.test(text()) ? true : undefined));
     assert.deepEqual(second.read(0).bytes, first.read(0).bytes);
-    await shell(machine, 'echo once > /dev/ttyS0');
+    await shellIn(machine, 'echo once > /dev/ttyS0');
     await until(10_000, 'the line', () => (text().includes('once\r\n') ? true : undefined)); // its own terminal's CR, and no other
     first.close();
     second.close();
@@ -214,7 +148,7 @@ test('a machine boots, is who it is told to be, works, and ends in order', { ski
 
   await t.test('a new password is random, and the guest knows only its hash', async () => {
     const password = await machine.resetPassword();
-    const shadow = await shell(machine, 'grep ^root: /etc/shadow');
+    const shadow = await shellIn(machine, 'grep ^root: /etc/shadow');
     assert.match(shadow, /^root:\$6\$/);
     assert.ok(!shadow.includes(password));
   });
@@ -240,7 +174,7 @@ test('a machine boots, is who it is told to be, works, and ends in order', { ski
   });
 
   await t.test('paused it does nothing, resumed it goes on, and its clock is right', async () => {
-    const clock = async (): Promise<number> => Number(await shell(machine, 'date +%s')) * 1000;
+    const clock = async (): Promise<number> => Number(await shellIn(machine, 'date +%s')) * 1000;
     const early = Date.now() - (await clock());
     await machine.pause();
     const stopped = Date.now();
@@ -270,7 +204,7 @@ test('a machine boots, is who it is told to be, works, and ends in order', { ski
     );
     const later = await bed.again().adopt(spec); // which connects anew
     assert.ok(later);
-    assert.equal(await shell(later, 'echo still'), 'still\n');
+    assert.equal(await shellIn(later, 'echo still'), 'still\n');
     later.release();
   });
 
@@ -305,95 +239,25 @@ test(
     const spec = bed.spec();
     const machine = await bed.boot(spec);
     // the first thing that init does when it is told to power off
-    await shell(
+    await shellIn(
       machine,
       String.raw`sed -i 's#^::shutdown#::shutdown:/bin/touch /root/orderly\n&#' /etc/inittab && kill -HUP 1 && sleep 1`,
     );
-    await shell(machine, 'echo late >/root/late'); // written, and not synced
+    await shellIn(machine, 'echo late >/root/late'); // written, and not synced
     await machine.stop({ graceMs });
     assert.deepEqual((await machine.ended).end, { kind: 'exited', status: 0 });
     machine.release();
     await bed.driver.tidy(spec);
     const again = await bed.boot(spec);
-    assert.equal(await shell(again, 'cat /root/late; ls /root/orderly'), 'late\n/root/orderly\n');
-    await shell(again, 'rm /root/orderly; sync');
-    await end(spec, again); // the plug
+    assert.equal(await shellIn(again, 'cat /root/late; ls /root/orderly'), 'late\n/root/orderly\n');
+    await shellIn(again, 'rm /root/orderly; sync');
+    await pullPlug(bed, spec, again); // the plug
     const last = await bed.boot(spec);
-    assert.equal(await shell(last, 'ls /root/orderly 2>/dev/null || echo none'), 'none\n');
-    await end(spec, last);
+    assert.equal(await shellIn(last, 'ls /root/orderly 2>/dev/null || echo none'), 'none\n');
+    await pullPlug(bed, spec, last);
     await bed.driver.remove(spec);
   },
 );
-
-test('snapshots: taken while it runs, put back, copied, and forgotten', { skip }, async (t) => {
-  const spec = bed.spec();
-  const machine = await bed.boot(spec);
-  await shell(machine, 'echo one > /root/state; sync');
-
-  await t.test('a snapshot of a running machine is made once, however often it is asked for', async () => {
-    const { bytes } = await bed.driver.snapshot(spec, 's-one', machine);
-    assert.ok(bytes > 0);
-    const state = await loadState(spec.directory);
-    assert.deepEqual(await bed.driver.snapshot(spec, 's-one', machine), { bytes });
-    assert.deepEqual(await loadState(spec.directory), state);
-    await shell(machine, 'echo two > /root/state');
-    await bed.driver.snapshot(spec, 's-two', machine);
-    await shell(machine, 'echo three > /root/state'); // its kernel would keep that for some seconds
-  });
-
-  await t.test(
-    'a copy of a running machine has what was written until then, and is somebody else',
-    async () => {
-      const copy = bed.spec({ source: { id: spec.id, directory: spec.directory, snapshot: null } });
-      const copied = await bed.boot(copy);
-      assert.equal(await shell(copied, 'cat /root/state; hostname'), `three\n${copy.name}\n`);
-      assert.equal(await shell(machine, 'echo goes on'), 'goes on\n');
-      await shell(copied, 'echo other > /root/state; sync');
-      assert.equal(await shell(machine, 'cat /root/state'), 'three\n');
-      const theirs = new Set(inodes(spec.directory));
-      assert.ok(
-        theirs.size > 0 && !inodes(copy.directory).some((each) => theirs.has(each)),
-        'no file is shared',
-      );
-      await end(copy, copied);
-      await bed.driver.remove(copy);
-    },
-  );
-
-  await t.test('a disk in use is not put back', async () => {
-    await assert.rejects(bed.driver.restore(spec, 's-one'), isCode('wrong_state'));
-  });
-
-  await t.test('it is as it was, with its snapshots', async () => {
-    await end(spec, machine);
-    await bed.driver.restore(spec, 's-one');
-    await bed.driver.restore(spec, 's-one');
-    const again = await bed.boot(spec);
-    assert.equal(await shell(again, 'cat /root/state; hostname'), `one\n${spec.name}\n`);
-    await end(spec, again);
-    await assert.rejects(bed.driver.restore(spec, 's-none'), isCode('not_found'));
-    await bed.driver.snapshot(spec, 's-three', undefined);
-    const copy = bed.spec({ source: { id: spec.id, directory: spec.directory, snapshot: 's-two' } });
-    const copied = await bed.boot(copy);
-    assert.equal(await shell(copied, 'cat /root/state'), 'two\n');
-    await end(copy, copied);
-    await bed.driver.remove(copy);
-  });
-
-  await t.test('what nobody needs any more goes', async () => {
-    for (const snapshot of ['s-one', 's-two', 's-three', 's-none'])
-      await bed.driver.dropSnapshot(spec, snapshot, undefined);
-    const state = await loadState(spec.directory);
-    assert.deepEqual(state?.snapshots, {});
-    assert.deepEqual(
-      readdirSync(vmPaths(spec.directory).disk).sort(),
-      Object.keys(state?.layers ?? {})
-        .map((layer) => `${layer}.qcow2`)
-        .sort(),
-    );
-    await bed.driver.remove(spec);
-  });
-});
 
 test('a machine outlives everybody: adopted, its end noticed, and never there twice', { skip }, async (t) => {
   const spec = bed.spec();
@@ -404,7 +268,7 @@ test('a machine outlives everybody: adopted, its end noticed, and never there tw
   await t.test('a later daemon finds the same one, with its console', async () => {
     const adopted = await bed.again().adopt(spec);
     assert.deepEqual(adopted?.process, { pid, startTime });
-    assert.equal(await shell(adopted, 'echo here'), 'here\n');
+    assert.equal(await shellIn(adopted, 'echo here'), 'here\n');
     assert.equal(adopted.runtime.accelerator, first.runtime.accelerator);
     adopted.release();
   });

@@ -11,6 +11,7 @@ import { CarrelError, errnoOf } from '#base/errors.ts';
 import { programEnd } from '#contract/schemas/machines.ts';
 import { writeFileAtomic } from '#host/files.ts';
 import type { Terminal } from '../../../driver.ts';
+import { closedBy } from '../../terminal.ts';
 
 const pageBytes = 4096;
 const partBytes = 1 << 20;
@@ -93,7 +94,6 @@ async function readAll(path: string): Promise<Buffer | undefined> {
 export function saving(directory: string, id: string, terminal: Terminal): Terminal {
   const path = pathOf(directory, id);
   let saved = Promise.resolve();
-  let open = true;
   let wanted = true;
   const forget = async (): Promise<void> => {
     wanted = false;
@@ -114,21 +114,10 @@ export function saving(directory: string, id: string, terminal: Terminal): Termi
   const stop = terminal.watch(() => {
     if (terminal.end !== undefined) save();
   });
-  return {
-    read: (from, maxBytes) => terminal.read(from, maxBytes),
-    watch: (changed) => terminal.watch(changed),
-    write: (bytes) => terminal.write(bytes),
-    resize: (size) => terminal.resize(size),
-    get end() {
-      return terminal.end;
-    },
-    close() {
-      if (!open) return;
-      open = false;
-      stop();
-      save();
-      void saved.then(leave);
-      terminal.close();
-    },
-  };
+  return closedBy(terminal, () => {
+    stop();
+    save();
+    void saved.then(leave);
+    terminal.close();
+  });
 }

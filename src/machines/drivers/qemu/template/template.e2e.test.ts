@@ -5,12 +5,12 @@ import { chmod } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { sleep } from '#base/deadline.ts';
-import { runRequest } from '#contract/schemas/machines.ts';
 import { linkNames, openTap } from '#test/netbed.ts';
 import type { MachineSpec, RunningMachine } from '../../../driver.ts';
 import type { TemplateDriver } from '../../../templates/driver.ts';
 import { layerPath, loadState } from '../disk/files.ts';
 import { layerFileBytes } from '../spec.ts';
+import { shellIn } from '../testing-guest.ts';
 import { bootMs, makeVmBed, skip, type VmBed } from '../testing.ts';
 import { phaseOf } from './clone.ts';
 import { makersIn, TemplateStore } from './files.ts';
@@ -46,13 +46,7 @@ async function park(): Promise<void> {
   await bed.driver.sweep(early.id);
 }
 
-async function shell(machine: RunningMachine, script: string): Promise<string> {
-  const { stdout, stderr, end } = await machine.run(
-    runRequest.parse({ argv: ['/bin/sh', '-c', script], cwd: '/' }),
-  );
-  assert.deepEqual(end, { kind: 'exited', status: 0 }, Buffer.from(stderr, 'base64').toString());
-  return Buffer.from(stdout, 'base64').toString().trim();
-}
+const shell = async (machine: RunningMachine, script: string) => (await shellIn(machine, script)).trim();
 
 async function end(spec: MachineSpec, machine: RunningMachine): Promise<void> {
   await machine.stop({ graceMs: 0 });
