@@ -1,7 +1,7 @@
 /*
  * The guest of bench/virtio.ts: reads from its disk, one request at a time. The first sector says how: sectors in a
  * request, requests. 's' and 'e' on port 0xE9 are the start and the end of it, '!' is an error. 32 bits, without
- * paging: our own machine and QEMU (with bench/virtio-qemu.S) run the same code.
+ * paging: our own machine and QEMU (with bench/virtio-entry.S) run the same code.
  */
 #include "carrel.h"
 #include "virtio.h"

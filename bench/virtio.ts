@@ -100,7 +100,7 @@ try {
   // where QEMU's microvm has the slot that it fills first
   const [gcc, ...flags] = guestCommand(
     { bits: 32 },
-    { kit, sources: [join(import.meta.dirname, 'virtio-qemu.S'), source], output: program, start: false },
+    { kit, sources: [join(import.meta.dirname, 'virtio-entry.S'), source], output: program, start: false },
   );
   const ownScript = flags.filter((flag) => !flag.startsWith('-Wl,-T,'));
   await launchOk([gcc, ...ownScript, '-DDISK_ADDRESS=0xfeb02e00', '-Wl,-Ttext-segment=0x100000']);
