@@ -146,9 +146,10 @@ try {
   const short = await interleaved(shorts, shortRounds);
   await interleaved(loops, 1);
   const long = await interleaved(loops, rounds);
-  report(`hypervisor: ${exits} exits in a loop, ${rounds} rounds interleaved`, [
-    ...[...long].map(([name, all]) => loopRow(name, all)),
-  ]);
+  report(
+    `hypervisor: ${exits} exits in a loop, ${rounds} rounds interleaved`,
+    [...long].map(([name, all]) => loopRow(name, all)),
+  );
   report(`hypervisor: short runs, ${shortRounds} rounds interleaved, after ${warmUp} others`, [
     ...[...short].map(([name, all]) =>
       shortRow(
