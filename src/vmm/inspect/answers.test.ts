@@ -48,6 +48,27 @@ suite('the questions a.1 to a.7, answered by the machine', { skip: withoutKvm },
       assert.match(vcpu.writer?.instruction?.name ?? '', /^main/);
     });
 
+  test('in real mode, where the stack is in the same 64 KiB, the 42 is found and told from the stack', async () => {
+    const image = await compileGuest(join(kit, 'examples', 'real.S'), modes.real);
+    const [vcpu] = (await answer({ mode: 'real', image })).vcpus;
+    assert.deepEqual(
+      vcpu?.written.words.map(({ linear, is, where }) => [linear, is, where]),
+      [[0x400n, 42n, 'memory']],
+    );
+    assert.match(vcpu?.writer?.instruction?.text ?? '', /^mov %ax,0x400$/);
+  });
+
+  test('where the data of a port lay is not said of an exit that has written over it', async () => {
+    // out %al, $0xe9, and then hlt, or a store to where no memory is
+    const halts = await answer({ mode: 'protected', image: code(0xe6, 0xe9, 0xf4) });
+    assert.equal(halts.vcpus[0]?.data?.offset, 4096);
+    const stores = await answer({
+      mode: 'protected',
+      image: code(0xe6, 0xe9, 0xc6, 0x05, 0, 0, 0x40, 0, 1, 0xf4),
+    });
+    assert.deepEqual([stores.vcpus[0]?.result.end.kind, stores.vcpus[0]?.data], ['fault', undefined]);
+  });
+
   test('each vCPU has answers of its own, and words are named by their variable', async () => {
     const { vcpus } = await answer({
       mode: 'long',

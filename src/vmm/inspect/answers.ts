@@ -16,6 +16,7 @@ import type { Breakpoint } from '../debug/breakpoint.ts';
 import { codeAt, type CodeLine } from './code.ts';
 import type { DirtyPages } from './dirty.ts';
 import { type Mapping, mappingAt } from './mapping.ts';
+import { portDataAt } from './port-data.ts';
 import { type VcpuView, viewOf } from './vcpu.ts';
 import { type WrittenWord, writtenWords } from './written.ts';
 
@@ -35,7 +36,7 @@ export interface VcpuAnswers {
   /** Of the first and last byte of the window, of one behind it, and of RIP. */
   readonly walks: readonly Walk[];
   readonly result: VcpuResult;
-  /** Where kvm_run has the data of a port exit; undefined if there was none. */
+  /** Where kvm_run has the data of a port exit; undefined if there was none, or it is no longer known. */
   readonly data: { readonly offset: number; readonly hostVirtual: bigint } | undefined;
   readonly written: { readonly words: readonly WrittenWord[]; readonly isPart: boolean };
   /** Who wrote the first word that is neither stack nor code, found in a second run by single steps. */
@@ -109,7 +110,7 @@ export async function answer(what: MachineOptions, options: RunOptions = {}): Pr
     const written = writtenWords(machine, copy, each.before);
     const word = written.words.find(({ where }) => where === 'memory');
     const page = machine.vcpus[index]?.vcpu.page;
-    const offset = page && (result.exits.byReason['IO'] ?? 0) > 0 ? page.ioData : undefined;
+    const offset = page && portDataAt(page, result.exits);
     vcpus.push({
       ...each,
       result,

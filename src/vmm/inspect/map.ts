@@ -49,6 +49,13 @@ function fill(known: readonly Region[], base: number, stack: number): Region[] {
   return regions;
 }
 
+/** Of the stretch below the top of a stack, so much at most is taken for the stack. */
+const stackBytes = 0x1_0000;
+
+/** Whether an address in a region is the stack's: near its top. What lies below is memory like any other. */
+export const isOnStack = ({ kind, from, to }: Region, at: number): boolean =>
+  kind === 'stack' && to - at <= Math.min(stackBytes, (to - from) / 2);
+
 /** Looks at one vCPU, which must not be running. */
 export function mapOf(machine: Machine, { vcpu, layout }: MachineVcpu, index: number): VcpuMap {
   const space = new AddressSpace(layout, vcpu.special());

@@ -1,7 +1,8 @@
 /** Words of memory that a run changed, told apart from what the processor and the stack do all the time. */
 import type { Machine } from '../machine.ts';
 import { nameOf } from '../image/symbols.ts';
-import type { VcpuMap } from './map.ts';
+import { isOnStack, type VcpuMap } from './map.ts';
+import { wordIn } from './word.ts';
 
 export interface WrittenWord {
   /** In the window of its vCPU: the linear address that the guest used, as the modes set it up. */
@@ -15,9 +16,6 @@ export interface WrittenWord {
   readonly name: string | undefined;
 }
 
-/** Of the stretch below the top of the stack, so much is taken for the stack. */
-const stackBytes = 0x1_0000;
-
 /** Words that differ from a copy taken before, as wide as the mode's registers; page tables are left out. */
 export function writtenWords(
   machine: Machine,
@@ -29,19 +27,19 @@ export function writtenWords(
   readonly isPart: boolean;
 } {
   const most = 64;
-  const size = machine.mode.bits / 8;
-  const { bytes: now, hostAddress } = machine.memory;
-  const word = (memory: Uint8Array, at: number): bigint =>
-    memory.subarray(at, at + size).reduceRight((value, byte) => (value << 8n) | BigInt(byte), 0n);
+  const { bits } = machine.mode;
+  const size = bits / 8;
+  const { view, hostAddress } = machine.memory;
+  const copy = new DataView(before.buffer, before.byteOffset, before.byteLength);
   const words: WrittenWord[] = [];
   for (let at = base; at < base + bytes; at += size) {
-    const [was, is] = [word(before, at), word(now, at)];
+    const [was, is] = [wordIn(copy, at, bits), wordIn(view, at, bits)];
     if (was === is) continue;
     const region = regions.find(({ from, to }) => at >= from && at < to);
     if (region?.kind === 'table') continue;
     if (words.length === most) return { words, isPart: true };
     const linear = BigInt(at - base);
-    const isStack = region?.kind === 'stack' && region.to - at <= stackBytes;
+    const isStack = region !== undefined && isOnStack(region, at);
     words.push({
       linear,
       physical: BigInt(at),

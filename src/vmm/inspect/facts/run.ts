@@ -1,23 +1,30 @@
 /** What a run begins with, and what it leaves: registers, words in memory, exits. */
 import { type ControlName, controlNames, type RegisterName, registerNames } from '#kvm/registers.ts';
 import type { ExitCounts } from '../../counters.ts';
+import { isOnStack } from '../map.ts';
+import { portDataAt } from '../port-data.ts';
 import { allRegisters } from '../registers.ts';
+import { wordIn } from '../word.ts';
 import { type Fact, type FactValue, number, type Scene } from './fact.ts';
 
 function wordAt({ machine, first }: Scene, at: bigint): bigint | undefined {
-  const bytes = machine.mode.bits / 8;
-  const slice = machine.memory.slice(BigInt(first.layout.base) + at, bytes);
-  return slice?.reduceRight((value, byte) => (value << 8n) | BigInt(byte), 0n);
+  const { bits } = machine.mode;
+  const from = BigInt(first.layout.base) + at;
+  return machine.memory.slice(from, bits / 8) && wordIn(machine.memory.view, Number(from), bits);
 }
 
 /** Words as wide as a register, each at a multiple of its size. */
 function find(scene: Scene, wanted: bigint): FactValue {
   const { machine, first, map } = scene;
-  const step = machine.mode.bits / 8;
-  for (const { kind, from, to } of map.regions) {
-    if (kind !== 'empty') continue;
-    for (let at = Math.ceil((from - first.layout.base) / step) * step; at + step <= to; at += step)
-      if (wordAt(scene, BigInt(at)) === wanted) return BigInt(at);
+  const { bits } = machine.mode;
+  const { base } = first.layout;
+  const step = bits / 8;
+  for (const region of map.regions) {
+    const { kind, from, to } = region;
+    if (kind !== 'empty' && kind !== 'stack') continue;
+    for (let at = from + ((step - ((from - base) % step)) % step); at + step <= to; at += step)
+      if (!isOnStack(region, at) && wordIn(machine.memory.view, at, bits) === wanted)
+        return BigInt(at - base);
   }
   return 'nowhere';
 }
@@ -98,8 +105,7 @@ export const runFacts: readonly Fact[] = [
   {
     name: 'port.data',
     when: 'after',
-    doc: 'offset in kvm_run of the data of the last exit for a port',
-    // an exit by HLT leaves the members for ports as they were
-    value: ({ first }) => BigInt(first.vcpu.page.ioData),
+    doc: 'offset in kvm_run of the data of the last exit for a port, or: none',
+    value: ({ first, result }) => number(portDataAt(first.vcpu.page, result?.exits)) ?? 'none',
   },
 ];
