@@ -23,7 +23,7 @@ test('instructions are written as the assembler reads them, by the width of the 
   assert.equal(text(64, 0xeb, 0xfe), 'jmp 0x10');
 });
 
-const touched = (bits: 32 | 64, ...bytes: number[]): unknown =>
+const touched = (bits: 16 | 32 | 64, ...bytes: number[]): unknown =>
   memoryOperands(Uint8Array.from(bytes), bits, registers).map(({ offset, segment, isWrite }) => [
     `0x${offset.toString(16)}`,
     segment,
@@ -35,6 +35,12 @@ test('what an instruction touches: its operand, and the stack of push and call',
   assert.deepEqual(touched(32, 0x8b, 0x44, 0x98, 8), [['0x1088', 'ds', false]]);
   assert.deepEqual(touched(64, 0x50), [['0x1ffff8', 'ss', true]]);
   assert.deepEqual(touched(64, 0xf4), []);
+  // in 16 bits an address wraps around: -2(%bx,%si), and SP when it was 0
+  assert.deepEqual(touched(16, 0x88, 0x40, 0xde), [['0xfffe', 'ds', true]]);
+  assert.deepEqual(touched(16, 0x50), [['0xfffe', 'ss', true]]);
+  assert.deepEqual(touched(16, 0xa3, 0, 4), [['0x400', 'ds', true]]);
+  // and a 32-bit register in 64-bit code is an address of 32 bits
+  assert.deepEqual(touched(64, 0x67, 0x8b, 0x40, 0xf8), [['0xff8', 'ds', false]]);
 });
 
 test('any bytes are disassembled, be it as no instruction', () => {

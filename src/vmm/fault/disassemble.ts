@@ -89,13 +89,20 @@ const writes: ReadonlySet<OpAccess> = new Set([
   OpAccess.ReadCondWrite,
 ]);
 
+/** An address is as wide as the registers in it, or as the mode: 16 bits wrap around at 64 KiB. */
+function widthOf({ base, index }: UsedMemory, bits: number): number {
+  const register = base === Register.None ? index : base;
+  if (register !== Register.None) return RegisterExt.size(register) * 8;
+  return bits === 64 ? 64 : 32;
+}
+
 function operandOf(memory: UsedMemory, bits: number, registers: Registers): MemoryOperand {
   const offset =
     valueOf(memory.base, registers) +
     valueOf(memory.index, registers) * BigInt(memory.scale) +
     memory.displacement;
   return {
-    offset: BigInt.asUintN(bits === 64 ? 64 : 32, offset),
+    offset: BigInt.asUintN(widthOf(memory, bits), offset),
     segment: segmentOf.get(memory.segment) ?? 'ds',
     isWrite: writes.has(memory.access),
     bytes: Math.max(1, MemorySizeExt.size(memory.memorySize)),

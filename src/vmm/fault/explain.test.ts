@@ -77,3 +77,10 @@ test('a store to a page that is not writable is named, a read of it is not', () 
   const read = explain(scene({ accesses: [{ linear: 0x3000n, isWrite: false, walk: readOnly }] }));
   assert.match(read.cause, /raised an exception that was not handled/);
 });
+
+test('RIP stood on good ground until the page tables were overwritten', () => {
+  const fetch = walkTo(0x25n, { mapped: false, why: 'not mapped: PD[0] is not present' });
+  assert.match(explain(scene({ fetch })).cause, /A return or jump went astray$/);
+  const { cause } = explain(scene({ fetch, damage: { at: 0x4000, was: 0x87n, is: 0n } }));
+  assert.match(cause, /no code: not mapped: PD\[0\] is not present\. Its page tables are not those/);
+});

@@ -27,15 +27,17 @@ const registersLost: Rule = ({ exit, registers, special }) =>
       }
     : undefined;
 
-const ripNotMapped: Rule = ({ fetch, registers, bytes }) => {
+const ripNotMapped: Rule = ({ fetch, registers, bytes, damage }) => {
+  // whoever overwrites the tables takes away the ground that RIP rightly stood on
+  const astray = damage ? '' : '. A return or jump went astray';
   if (fetch.result.mapped)
     return bytes.length > 0
       ? undefined
       : {
-          cause: `RIP is ${hex(registers.rip)}, and there is no memory: it ends at ${hex(windowBytes)}. A return or jump went astray`,
+          cause: `RIP is ${hex(registers.rip)}, and there is no memory: it ends at ${hex(windowBytes)}${astray}`,
         };
   return {
-    cause: `RIP is ${hex(registers.rip)}, and there is no code: ${fetch.result.why}. A return or jump went astray`,
+    cause: `RIP is ${hex(registers.rip)}, and there is no code: ${fetch.result.why}${astray}`,
     walk: fetch,
     vector: 14,
   };

@@ -63,7 +63,7 @@ function accessesOf(
 ): Access[] {
   if (bytes.length === 0) return [];
   return memoryOperands(bytes, mode.bits, registers).map(({ offset, segment, isWrite }) => {
-    const linear = special.segment(segment).base + offset;
+    const linear = BigInt.asUintN(64, special.segment(segment).base + offset);
     return { linear, isWrite, walk: space.walk(linear) };
   });
 }
