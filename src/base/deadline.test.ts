@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { setImmediate } from 'node:timers/promises';
 import { test } from 'node:test';
-import { unlessAborted } from './deadline.ts';
+import { sleep, unlessAborted, within } from './deadline.ts';
 
 test('work that fails after its signal was aborted is nobody’s unhandled rejection', async (t) => {
   for (const already of [true, false])
@@ -21,4 +21,18 @@ test('work that is not aborted gives its value, or its error', async () => {
   const { signal } = new AbortController();
   assert.equal(await unlessAborted(signal, Promise.resolve(7)), 7);
   await assert.rejects(unlessAborted(signal, Promise.reject(new Error('broken'))), { message: 'broken' });
+});
+
+test('a time that no timer holds is a long one, and not none at all', async (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout'] });
+  const stop = new AbortController();
+  const monthMs = 30 * 86_400_000;
+  const slept = sleep(monthMs, stop.signal);
+  const { promise: work, resolve } = Promise.withResolvers<number>();
+  const waited = within(monthMs, 'the work', work);
+  t.mock.timers.tick(86_400_000);
+  stop.abort(new Error('not over yet'));
+  resolve(7);
+  await assert.rejects(slept, { message: 'not over yet' });
+  assert.equal(await waited, 7);
 });

@@ -1,6 +1,9 @@
 /** Every wait has a limit, and the limit says what was waited for. */
 import { CarrelError } from './errors.ts';
 
+/** The longest that a timer can be set to, 24 days: one that is set to more fires at once. */
+export const longestTimerMs = 2 ** 31 - 1;
+
 /** Waits `ms`, or less if the signal aborts (then it throws the signal's reason). */
 export async function sleep(ms: number, signal?: AbortSignal): Promise<void> {
   signal?.throwIfAborted();
@@ -9,10 +12,13 @@ export async function sleep(ms: number, signal?: AbortSignal): Promise<void> {
       clearTimeout(timer);
       reject(signal?.reason);
     };
-    const timer = setTimeout(() => {
-      signal?.removeEventListener('abort', stop);
-      resolve();
-    }, ms);
+    const timer = setTimeout(
+      () => {
+        signal?.removeEventListener('abort', stop);
+        resolve();
+      },
+      Math.min(ms, longestTimerMs),
+    );
     signal?.addEventListener('abort', stop, { once: true });
   });
 }
@@ -26,7 +32,10 @@ export async function sleep(ms: number, signal?: AbortSignal): Promise<void> {
 export async function within<T>(ms: number, what: string, work: Promise<T>): Promise<T> {
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new CarrelError('deadline_exceeded', `waited ${ms} ms for ${what}`)), ms);
+    timer = setTimeout(
+      () => reject(new CarrelError('deadline_exceeded', `waited ${ms} ms for ${what}`)),
+      Math.min(ms, longestTimerMs),
+    );
   });
   try {
     return await Promise.race([work, late]);

@@ -13,7 +13,7 @@ const internal = (error: unknown): boolean => isCarrelError(error, 'internal');
 function start(t: TestContext): {
   thread: Worker;
   kicks: () => number;
-  run: (signal: AbortSignal) => Promise<unknown>;
+  run: (signal: AbortSignal, limitMs?: number) => Promise<unknown>;
 } {
   const thread = new Worker(
     `require('worker_threads').parentPort.on('message', (what) => { require('worker_threads').parentPort.postMessage(what) })`,
@@ -27,11 +27,11 @@ function start(t: TestContext): {
   return {
     thread,
     kicks: () => kicks,
-    run: async (signal) =>
+    run: async (signal, limitMs = 1000) =>
       await supervise<Said, number>(thread, {
         begin: () => undefined,
         kick: () => (kicks += 1),
-        limitMs: 1000,
+        limitMs,
         signal,
         hear: (message) => message,
       }),
@@ -63,4 +63,16 @@ test('a thread that does not begin, or does not stop, is given up', async (t) =>
   assert.equal(kicks(), 2, 'the limit is over');
   t.mock.timers.tick(kickedMs);
   await assert.rejects(stuck, internal);
+});
+
+test('a limit of more days than a timer holds does not end a run at once', async (t) => {
+  const { thread, kicks, run } = start(t);
+  const running = run(new AbortController().signal, 30 * 86_400_000);
+  const heard = once(thread, 'message');
+  thread.postMessage({ kind: 'began' } satisfies Said);
+  await heard;
+  t.mock.timers.tick(86_400_000);
+  assert.equal(kicks(), 0);
+  thread.postMessage({ kind: 'ended', report: 7 } satisfies Said);
+  assert.deepEqual(await running, { report: 7, why: { kind: 'stopped' } });
 });

@@ -1,5 +1,6 @@
 /** A thread inside KVM_RUN, from outside: it begins in time, it ends in time, and it holds no process open. */
 import type { Worker } from 'node:worker_threads';
+import { longestTimerMs } from '#base/deadline.ts';
 import { CarrelError } from '#base/errors.ts';
 import type { End } from './end.ts';
 
@@ -67,7 +68,9 @@ export async function supervise<Message, Report>(
       clearTimeout(timers[0]);
       hasBegun = true;
       expectEnd();
-      timers.push(setTimeout(() => stop({ kind: 'time limit', ms: limitMs }), limitMs));
+      timers.push(
+        setTimeout(() => stop({ kind: 'time limit', ms: limitMs }), Math.min(limitMs, longestTimerMs)),
+      );
     }
   };
   running.add(kick);

@@ -205,6 +205,7 @@ suite('the vmm commands', { skip: withoutKvm }, () => {
       [['run', 'guests/examples/hello.c', '--mode=real', '--vcpus=2'], 2, /several vCPUs need long mode/],
       [['run', 'guests/examples/hello.c', '--vcpus=0'], 2, /1 to 64 vCPUs/],
       [['run', 'guests/examples/hello.c', '--dump=0x1fffff:2'], 2, /outside of guest memory/],
+      [['run', 'guests/examples/hello.c', '--limit=0'], 2, /--limit is 1ms at least/],
       [['walk', 'here'], 2, /here is neither an address nor a symbol/],
       [['walk', '0', '--vcpu=1'], 2, /--vcpu wants a whole number up to 0/],
     ];

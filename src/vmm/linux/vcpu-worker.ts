@@ -1,4 +1,5 @@
 /** The other end of a vCPU's thread in a Linux machine: starts it, stops it, and gets its report. */
+import { longestTimerMs } from '#base/deadline.ts';
 import { Kick } from '#kvm/kick.ts';
 import type { Vcpu } from '#kvm/vcpu.ts';
 import { supervise } from '../supervise.ts';
@@ -6,9 +7,6 @@ import { startThread } from '../threads.ts';
 import type { LinuxEnd } from './end.ts';
 import type { LinuxVcpuOrder, LinuxVcpuReport } from './vcpu-run.ts';
 import type { FromLinuxVcpu } from './vcpu-thread.ts';
-
-/** The longest that a timer can be set to (setTimeout): 24 days. */
-const longestMs = 2 ** 31 - 1;
 
 export interface VcpuThreadOptions {
   readonly vcpu: Vcpu;
@@ -27,7 +25,7 @@ export interface LinuxVcpuResult extends LinuxVcpuReport {
 export async function runVcpuThread({
   vcpu,
   order,
-  limitMs = longestMs,
+  limitMs = longestTimerMs,
   signal,
 }: VcpuThreadOptions): Promise<LinuxVcpuResult> {
   const kick = new Kick();
@@ -37,7 +35,7 @@ export async function runVcpuThread({
       begin: () =>
         thread.postMessage({ ...order, vcpu: vcpu.handle, kick: kick.buffer } satisfies LinuxVcpuOrder),
       kick: () => kick.stop(vcpu.page),
-      limitMs: Math.min(limitMs, longestMs),
+      limitMs,
       signal,
       hear: (message) => message,
     });

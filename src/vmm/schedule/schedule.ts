@@ -7,6 +7,7 @@
  * const { machines, timeline } = await schedule([a, b], { policy: 'weights', weights: [70, 30] });
  * console.log(machines.map(({ share }) => share), timeline.slices);
  */
+import { longestTimerMs } from '#base/deadline.ts';
 import { CarrelError } from '#base/errors.ts';
 import { Kick } from '#kvm/kick.ts';
 import type { End } from '../end.ts';
@@ -92,7 +93,7 @@ export async function schedule(machines: readonly Machine[], options: ScheduleOp
           return undefined;
         }
         if (message.kind === 'began' && policy !== 'io')
-          timer = setInterval(() => kick.tick(...pages), sliceMs);
+          timer = setInterval(() => kick.tick(...pages), Math.min(sliceMs, longestTimerMs));
         return message;
       },
     });

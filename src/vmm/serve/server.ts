@@ -11,6 +11,7 @@
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { type WebSocket, WebSocketServer } from 'ws';
+import { longestTimerMs } from '#base/deadline.ts';
 import { CarrelError } from '#base/errors.ts';
 import { plain } from '../inspect/plain.ts';
 import type { MachineOptions } from '../machine.ts';
@@ -93,7 +94,7 @@ class SessionServer {
   #touch(): void {
     clearTimeout(this.#idle);
     if (this.#closing || this.#readers.size > 0) return;
-    this.#idle = setTimeout(() => this.#over.resolve('idle'), this.#options.idleMs);
+    this.#idle = setTimeout(() => this.#over.resolve('idle'), Math.min(this.#options.idleMs, longestTimerMs));
   }
 
   async #obey(wanted: Command): Promise<unknown> {
@@ -208,7 +209,10 @@ class SessionServer {
       throw error;
     }
     this.#touch();
-    const lifetime = setTimeout(() => this.#over.resolve('time is over'), lifetimeMs);
+    const lifetime = setTimeout(
+      () => this.#over.resolve('time is over'),
+      Math.min(lifetimeMs, longestTimerMs),
+    );
     const address = this.#server.address();
     return {
       host,

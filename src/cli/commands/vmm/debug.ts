@@ -4,7 +4,7 @@ import { CarrelError } from '#base/errors.ts';
 import type { Action } from '../../spec.ts';
 import { printable } from '../../ui/style.ts';
 import { Debugger } from './debugger.ts';
-import { diskOf, machineOptionsOf, shareOf } from './options.ts';
+import { diskOf, limitOf, machineOptionsOf, shareOf } from './options.ts';
 
 const prompt = '(vmm) ';
 
@@ -31,7 +31,7 @@ export const vmmDebug: Action = async ({ args, out }) => {
     });
   const debug = new Debugger(await machineOptionsOf(args), {
     print,
-    limitMs: args.duration('limit') ?? usualLimitMs,
+    limitMs: limitOf(args, usualLimitMs),
     ports: args.option('ports') ?? 'carrel',
     ...(await shareOf(args)),
     ...diskOf(args),
@@ -50,7 +50,14 @@ export const vmmDebug: Action = async ({ args, out }) => {
   lines.once('close', () => {
     isOpen = false;
   });
-  lines.on('SIGINT', () => void debug.interrupt().then((did) => !did && print('\nquit leaves')));
+  lines.on(
+    'SIGINT',
+    () =>
+      void debug.interrupt().then(
+        (did) => !did && print('\nquit leaves'),
+        () => undefined, // it just begins anew: there is nothing to stop
+      ),
+  );
   try {
     print(`${debug.here()}\nhelp lists the commands`);
     if (terminal) lines.prompt();

@@ -8,7 +8,7 @@ import { openSession } from '#vmm/session/session.ts';
 import { exitCodes } from '../../exit-codes.ts';
 import type { Action } from '../../spec.ts';
 import { hexDump } from './hexdump.ts';
-import { breakpointsOf, countOf, interruptible, machineOptionsOf, shareOf } from './options.ts';
+import { breakpointsOf, countOf, interruptible, limitOf, machineOptionsOf, shareOf } from './options.ts';
 
 const usualLength = '256';
 
@@ -20,7 +20,7 @@ export const vmmDump: Action = async ({ args, out }) => {
   const physical = args.flag('physical');
   const index = countOf(args, 'vcpu', { usual: 0, most: (what.vcpus ?? 1) - 1 });
   await using session = openSession(what, {
-    limitMs: args.duration('limit') ?? 5000,
+    limitMs: limitOf(args),
     ports: args.option('ports') ?? 'carrel',
     trace: false,
     ...(await shareOf(args)),

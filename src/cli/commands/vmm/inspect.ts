@@ -4,7 +4,7 @@ import { answer } from '#vmm/inspect/answers.ts';
 import { prepareThread } from '#vmm/threads.ts';
 import type { Action } from '../../spec.ts';
 import { drawAnswers } from './draw-answers.ts';
-import { interruptible, machineOptionsOf, shareOf } from './options.ts';
+import { interruptible, limitOf, machineOptionsOf, shareOf } from './options.ts';
 import { plain } from '#vmm/inspect/plain.ts';
 
 export const vmmInspect: Action = async ({ args, out }) => {
@@ -14,7 +14,7 @@ export const vmmInspect: Action = async ({ args, out }) => {
   using progress = out.progress();
   progress.update('the guest runs, and once more step by step');
   const answers = await answer(what, {
-    limitMs: args.duration('limit') ?? 5000,
+    limitMs: limitOf(args),
     ports: args.option('ports') ?? 'carrel',
     signal: interrupt.signal,
     ...(await shareOf(args)),

@@ -31,6 +31,13 @@ export function countOf(
   return value;
 }
 
+/** --limit: a guest of which nothing may run is none. */
+export function limitOf(args: Arguments, usualMs = 5000): number {
+  const ms = args.duration('limit') ?? usualMs;
+  if (ms < 1) throw new CarrelError('invalid_request', '--limit is 1ms at least');
+  return ms;
+}
+
 /** What machine the options want. Without a guest its memory is empty. */
 export async function machineOptionsOf(args: Arguments): Promise<MachineOptions> {
   const mode = modeOf(args);

@@ -18,7 +18,7 @@ import { drawTrace } from './draw-trace.ts';
 import { drawCosts, drawVmcalls, traceVmcalls } from './draw-vmcall.ts';
 import { drawDirty, dirtyOf } from './draw-dirty.ts';
 import { hexDump } from './hexdump.ts';
-import { breakpointsOf, diskOf, interruptible, machineOf, shareOf } from './options.ts';
+import { breakpointsOf, diskOf, interruptible, limitOf, machineOf, shareOf } from './options.ts';
 import { plain } from '#vmm/inspect/plain.ts';
 
 interface Dump {
@@ -106,7 +106,7 @@ function printLine(vcpus: number): (vcpu: number, line: string) => void {
 async function runGuest(machine: Machine, args: Arguments, json: boolean): Promise<readonly VcpuResult[]> {
   using interrupt = interruptible();
   return await machine.run({
-    limitMs: args.duration('limit') ?? 5000,
+    limitMs: limitOf(args),
     ports: args.option('ports') ?? 'carrel',
     trace: args.flag('trace'),
     breakpoints: breakpointsOf(args, machine.image.symbols),

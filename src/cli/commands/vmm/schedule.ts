@@ -14,7 +14,7 @@ import { exitCodes } from '../../exit-codes.ts';
 import type { Action } from '../../spec.ts';
 import { drawFault } from './draw-run.ts';
 import { drawShares, drawSlices, drawTimeline, letter } from './draw-schedule.ts';
-import { countOf, interruptible, modeOf, shareOf } from './options.ts';
+import { countOf, interruptible, limitOf, modeOf, shareOf } from './options.ts';
 import { plain } from '#vmm/inspect/plain.ts';
 
 /** Slices that are listed at most; --json has all that were kept. */
@@ -97,7 +97,7 @@ function drawEvidence(fault: Fault, machine: Machine | undefined): string {
 export const vmmSchedule: Action = async ({ args, out }) => {
   const policy = policyOf(args);
   const sliceMs = args.duration('slice') ?? 10;
-  const limitMs = args.duration('limit') ?? 1000;
+  const limitMs = limitOf(args, 1000);
   const listed = countOf(args, 'slices', { usual: 0, most: mostListed });
   const weights = weightsOf(args);
   const machines = await machinesOf(args);
@@ -121,7 +121,7 @@ export const vmmSchedule: Action = async ({ args, out }) => {
     const counters = countersOf(args, machines);
     out.result(jsonOf(result, { args, policy, counters }), () =>
       [
-        `${machines.length} machines on one core (processor ${result.core}), policy ${policy}${policy === 'io' ? '' : `, slices of ${sliceMs} ms`}`,
+        `${machines.length} ${machines.length === 1 ? 'machine' : 'machines'} on one core (processor ${result.core}), policy ${policy}${policy === 'io' ? '' : `, slices of ${sliceMs} ms`}`,
         drawTimeline(result, { policy, sliceMs }),
         drawShares(result.machines, { policy, guests: args.words('guests'), counters }),
         ...(listed > 0 ? [drawSlices(result, listed)] : []),

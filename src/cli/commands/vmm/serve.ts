@@ -4,7 +4,7 @@ import { CarrelError } from '#base/errors.ts';
 import { formatEndpoint, isLoopback, parseListen } from '#fabric/listeners.ts';
 import { serveSession } from '#vmm/serve/server.ts';
 import type { Action } from '../../spec.ts';
-import { diskOf, interruptible, machineOptionsOf, shareOf } from './options.ts';
+import { diskOf, interruptible, limitOf, machineOptionsOf, shareOf } from './options.ts';
 
 const leastToken = 16;
 
@@ -33,7 +33,7 @@ export const vmmServe: Action = async ({ args, out }) => {
     origins: args.many('origin'),
     idleMs: args.duration('idle') ?? 10 * 60_000,
     lifetimeMs: args.duration('lifetime') ?? 8 * 3_600_000,
-    limitMs: args.duration('limit') ?? 60_000,
+    limitMs: limitOf(args, 60_000),
     ports: args.option('ports') ?? 'carrel',
     ...(await shareOf(args)),
     ...diskOf(args),

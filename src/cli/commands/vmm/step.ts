@@ -4,7 +4,7 @@ import { prepareThread } from '#vmm/threads.ts';
 import { exitCodes } from '../../exit-codes.ts';
 import type { Action } from '../../spec.ts';
 import { drawSteps } from './draw-steps.ts';
-import { countOf, interruptible, machineOf, shareOf } from './options.ts';
+import { countOf, interruptible, limitOf, machineOf, shareOf } from './options.ts';
 import { plain } from '#vmm/inspect/plain.ts';
 
 const mostSteps = 10_000;
@@ -15,7 +15,7 @@ export const vmmStep: Action = async ({ args, out }) => {
   using interrupt = interruptible();
   const [result] = await machine.run({
     steps: countOf(args, 'count', { usual: 20, most: mostSteps }),
-    limitMs: args.duration('limit') ?? 5000,
+    limitMs: limitOf(args),
     ports: args.option('ports') ?? 'carrel',
     signal: interrupt.signal,
     ...(await shareOf(args)),

@@ -5,7 +5,7 @@ import { AddressSpace } from '#vmm/addresses.ts';
 import { parsePlace } from '#vmm/debug/parse.ts';
 import type { Action } from '../../spec.ts';
 import { drawWalk } from './draw-walk.ts';
-import { countOf, interruptible, machineOf } from './options.ts';
+import { countOf, interruptible, limitOf, machineOf } from './options.ts';
 import { plain } from '#vmm/inspect/plain.ts';
 
 export const vmmWalk: Action = async ({ args, out }) => {
@@ -14,7 +14,7 @@ export const vmmWalk: Action = async ({ args, out }) => {
   const index = countOf(args, 'vcpu', { usual: 0, most: machine.vcpus.length - 1 });
   if (args.wordIf('guest') !== undefined) {
     using interrupt = interruptible();
-    await machine.run({ limitMs: args.duration('limit') ?? 5000, signal: interrupt.signal });
+    await machine.run({ limitMs: limitOf(args), signal: interrupt.signal });
   }
   const chosen = machine.vcpus[index];
   if (!chosen) throw new CarrelError('not_found', `there is no vCPU ${index}`);

@@ -10,7 +10,7 @@ export const lookCommands: readonly CommandSpec[] = [
     options: made,
     examples: [
       example('map', 'long mode before the first instruction'),
-      example('map guests/examples/hello.c --vcpus 2', 'two windows, side by side'),
+      example('map guests/examples/hello.c --vcpus 2', 'two windows, each with its own tables'),
       example('map --mode protected --json', 'without tables, for programs'),
     ],
     load: async () => (await import('../../commands/vmm/map.ts')).vmmMap,
