@@ -200,7 +200,12 @@ int main(void) {
         ) +
         guest('other', 'file: f.c, share: [], expect: { files: [{ path: d.txt, exact: "" }] }') +
         guest('absent', 'file: f.c, share: [], expect: { files: [{ path: c.txt, absent: true }] }') +
-        guest('none', 'file: f.c, expect: { registers: { eax: 0 } }'),
+        guest('none', 'file: f.c, expect: { registers: { eax: 0 } }') +
+        // a file of its own limit, in a run of its own: one that is too large to be read is there all the same
+        guest(
+          'large',
+          'file: f.c, share: [{ path: x, text: "" }], expect: { files: [{ path: c.txt, absent: true, maxSize: 2 }] }',
+        ),
       { 'f.c': files },
       { 'tests/c': 'of the tests' },
     );
@@ -208,6 +213,16 @@ int main(void) {
     assert.match(found[4] ?? '', /^failed 0: the file d\.txt is missing/);
     assert.match(found[5] ?? '', /^failed 0: the file c\.txt is there/);
     assert.match(found[6] ?? '', /^failed 0: the guest: left \d+ in EAX/);
+    assert.match(found[7] ?? '', /^failed 0: the file c\.txt is there/);
+  });
+
+  test('exits for a reason that there is not cannot be expected', async () => {
+    await assert.rejects(
+      verdicts(guest('typo', 'file: hello.c, expect: { exits: { HALT: 0 } }'), { 'hello.c': hello }),
+      (error) =>
+        isCarrelError(error, 'lab_invalid') &&
+        /exits\.HALT must be total, or one of .*HLT/.test(error.message),
+    );
   });
 
   test('several vCPUs: each is judged for itself', async () => {

@@ -4,7 +4,7 @@ import type { RunExpectation } from '../format/expectations.ts';
 import type { RunSpec } from '../format/kinds.ts';
 import type { Limits } from '../format/limits.ts';
 import type { SandboxReport } from '#isolate/sandbox.ts';
-import { type FileSeen, type RunSeen, runProblem } from '../judge/expect.ts';
+import { fileSeen, type RunSeen, runProblem } from '../judge/expect.ts';
 import {
   type Outcome,
   describeEnd,
@@ -51,14 +51,7 @@ function seenOf(report: SandboxReport, spec: RunSpec): RunSeen {
   return {
     stdout: report.stdout,
     stderr: report.stderr,
-    files: report.files.map(({ path, data, error }): FileSeen => {
-      const max = sizes.get(path) ?? defaultFileBytes;
-      return {
-        path,
-        content: data,
-        truncated: error === 'EFBIG' || (data !== undefined && data.length > max),
-      };
-    }),
+    files: report.files.map((file) => fileSeen(file.path, file, sizes.get(file.path) ?? defaultFileBytes)),
     ...usageOf(report),
   };
 }

@@ -59,7 +59,9 @@ function problemsOf(
       field: fieldName([...issue.path, key]),
       message: 'is no field that is known here',
     }));
-  return [{ line: at(issue.path), field: fieldName(issue.path), message: issue.message }];
+  // what is wrong with the key stands in an issue of its own
+  const message = (issue.code === 'invalid_key' ? issue.issues[0]?.message : undefined) ?? issue.message;
+  return [{ line: at(issue.path), field: fieldName(issue.path), message }];
 }
 
 /** A `lab_invalid` error that lists the problems, the first ones in its sentence. */

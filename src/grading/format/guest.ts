@@ -1,5 +1,6 @@
 /** Checks on a guest of the hypervisor: how it is compiled and run, what is expected, what is asked about it. */
 import { z } from 'zod';
+import { exitReasons } from '#kvm/abi/exits.ts';
 import { registerNames } from '#kvm/registers.ts';
 import { findFact } from '#vmm/inspect/facts.ts';
 import { portMaps } from '#vmm/hypercalls/maps.ts';
@@ -98,12 +99,20 @@ export const ends = [
   'fault',
 ] as const;
 
+/** A reason that does not exist would be none that a guest ever leaves for: 0 of it would always be right. */
+const exitName = z
+  .string()
+  .refine(
+    (name) => name === 'total' || Object.hasOwn(exitReasons, name),
+    `must be total, or one of ${Object.keys(exitReasons).join(', ')}`,
+  );
+
 const vcpuFields = {
   /** How it ends; halted unless given. */
   end: z.enum(ends).optional(),
   output: textExpectation.optional(),
   /** By reason, such as IO and HLT; `total` is all of them. */
-  exits: z.record(z.string().regex(/^(?:total|[A-Z][A-Z0-9_]*)$/, 'must be a reason'), bound).optional(),
+  exits: z.record(exitName, bound).optional(),
   ports: z
     .record(port, z.strictObject({ in: bound.optional(), out: bound.optional() }).superRefine(notEmpty))
     .optional(),

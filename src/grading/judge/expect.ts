@@ -21,6 +21,23 @@ export interface FileSeen {
   /** Undefined: there is no such plain file. */
   readonly content: Uint8Array | undefined;
   readonly truncated: boolean;
+  /** Something is there that is not read: a directory, a link, a file that is too large. */
+  readonly other: boolean;
+}
+
+/** What a sandbox collected of a path, of which so many bytes are wanted and one more. */
+export function fileSeen(
+  path: string,
+  { data, error }: { readonly data?: Uint8Array; readonly error?: string },
+  most: number,
+): FileSeen {
+  return {
+    path,
+    content: data,
+    truncated: error === 'EFBIG' || (data !== undefined && data.length > most),
+    // ENOTDIR: a part of the path is a file
+    other: error !== undefined && error !== 'ENOENT' && error !== 'ENOTDIR',
+  };
 }
 
 const list = (item: string | readonly string[] | undefined): readonly string[] =>
@@ -93,7 +110,9 @@ export async function fileProblem(
 ): Promise<string | undefined> {
   const { path } = expect;
   if (expect.absent)
-    return file.content === undefined ? undefined : `the file ${path} is there, and should not be`;
+    return file.content === undefined && !file.other
+      ? undefined
+      : `the file ${path} is there, and should not be`;
   if (file.truncated) return `the file ${path} is larger than ${formatSize(expect.maxSize)}`;
   if (file.content === undefined) return `the file ${path} is missing, or is no plain file`;
   if (
@@ -134,11 +153,7 @@ export async function runProblem(
   }
   for (const file of expect.files ?? []) {
     const found = seen.files.find(({ path }) => path === file.path);
-    const problem = await fileProblem(
-      found ?? { path: file.path, content: undefined, truncated: false },
-      file,
-      judging,
-    );
+    const problem = await fileProblem(found ?? fileSeen(file.path, { error: 'ENOENT' }, 0), file, judging);
     if (problem !== undefined) return problem;
   }
   for (const [value, max, verb, format] of used)

@@ -3,7 +3,7 @@ import { CarrelError } from '#base/errors.ts';
 import { hex } from '#base/units.ts';
 import type { RunOrder, VcpuReport } from '#vmm/apart/order.ts';
 import type { Bound, GuestExpectation, NamedRegister, VcpuExpectation } from '../format/guest.ts';
-import { type FileSeen, fileProblem, type Judging, textProblem } from './expect.ts';
+import { fileProblem, type FileSeen, fileSeen, type Judging, textProblem } from './expect.ts';
 import { failed, type Outcome } from './outcome.ts';
 
 export interface GuestSeen {
@@ -156,9 +156,10 @@ export async function guestProblem(
   }
   for (const file of expect.files ?? []) {
     const found = files.find(({ path }) => path === file.path);
-    const content = found?.content;
-    const truncated = found?.truncated === true || (content?.length ?? 0) > file.maxSize;
-    const problem = await fileProblem({ path: file.path, content, truncated }, file, judging);
+    const seen = found ?? fileSeen(file.path, { error: 'ENOENT' }, 0);
+    // checks that share a run may allow a file different sizes
+    const truncated = seen.truncated || (seen.content?.length ?? 0) > file.maxSize;
+    const problem = await fileProblem({ ...seen, truncated }, file, judging);
     if (problem !== undefined) return failed(problem);
   }
   return undefined;

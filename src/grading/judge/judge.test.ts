@@ -13,7 +13,7 @@ import type { TextExpectation } from '../format/expectations.ts';
 import { resolveLimits } from '../format/limits.ts';
 import { parseSignature } from '../format/signature.ts';
 import { valuesEqual } from './equal.ts';
-import { fileProblem, textProblem } from './expect.ts';
+import { fileProblem, fileSeen, textProblem } from './expect.ts';
 import { isClose, numbersProblem } from './numbers.ts';
 import { failed, passed, stoppedByLimit } from './outcome.ts';
 import { openRegexGuard } from './regex.ts';
@@ -242,7 +242,7 @@ test('foreign text is shown harmlessly', async () => {
   assert.match(printable(Buffer.alloc(5000, 'x')), /cut after 4096 of 5000 bytes/);
   await using guard = openRegexGuard();
   const judging = { guard, reveal: true, readTest: async () => Buffer.alloc(0) };
-  const seen = { path: 'f', content: undefined, truncated: false };
+  const seen = fileSeen('f', { error: 'ENOENT' }, 10);
   assert.match((await fileProblem(seen, { path: 'f', exact: '', maxSize: 10 }, judging)) ?? '', /missing/);
   assert.equal(await fileProblem(seen, { path: 'f', absent: true, maxSize: 10 }, judging), undefined);
   assert.match(
@@ -252,6 +252,21 @@ test('foreign text is shown harmlessly', async () => {
       judging,
     )) ?? '',
     /is there/,
+  );
+  for (const error of ['EFBIG', 'EINVAL', 'ELOOP'])
+    assert.match(
+      (await fileProblem(fileSeen('f', { error }, 10), { path: 'f', absent: true, maxSize: 10 }, judging)) ??
+        '',
+      /is there/,
+      error,
+    );
+  assert.equal(
+    await fileProblem(
+      fileSeen('f', { error: 'ENOTDIR' }, 10),
+      { path: 'f', absent: true, maxSize: 10 },
+      judging,
+    ),
+    undefined,
   );
   assert.match(
     (await fileProblem({ ...seen, truncated: true }, { path: 'f', exact: '', maxSize: 10 }, judging)) ?? '',

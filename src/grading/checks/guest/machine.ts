@@ -16,7 +16,7 @@ import type { GuestRun } from '../../format/guest.ts';
 import type { Check } from '../../format/lab.ts';
 import type { Limits } from '../../format/limits.ts';
 import { describeEnd, type Outcome } from '../../judge/outcome.ts';
-import type { FileSeen } from '../../judge/expect.ts';
+import { type FileSeen, fileSeen } from '../../judge/expect.ts';
 import { compileGuestOf } from './compile.ts';
 import { kvmFor } from './host.ts';
 
@@ -164,15 +164,15 @@ async function runProcess(
     });
   const said = runReport.parse(JSON.parse(report.result.toString('utf8')));
   if ('refused' in said) return said;
-  const seen = [...files].map(([path, most], index): FileSeen => {
-    const found = report.files[index];
-    const { data, error } = found ?? {};
-    return {
-      path,
-      content: data,
-      truncated: error === 'EFBIG' || (data !== undefined && data.length > most),
-    };
-  });
+  // a report about fewer would be judged by what it leaves out
+  if (said.vcpus.length !== run.vcpus)
+    throw new CarrelError(
+      'helper_failed',
+      `the machine of a guest reported ${said.vcpus.length} vCPUs of ${run.vcpus}`,
+    );
+  const seen = [...files].map(([path, most], index) =>
+    fileSeen(path, report.files[index] ?? { error: 'ENOENT' }, most),
+  );
   return { report: said, words, files: seen, process: report };
 }
 
