@@ -71,9 +71,7 @@ export const runCommands: readonly CommandSpec[] = [
     path: 'vmm schedule',
     doc: 'run several machines on one core of the host, and draw who had it when',
     more: 'Each guest is a virtual machine of its own; all share one thread, bound to one processor. io: a machine gives the core away at every I/O exit. timer: a tick takes it away. weights: at each tick the machine goes on that has had the least CPU time for its weight. Shares are measured, as CPU time. The limit is a good end here; exit code 1 if a machine faults.',
-    arguments: [
-      { name: 'guests', doc: 'up to 8, each as for vmm run', many: true, complete: 'file' },
-    ],
+    arguments: [{ name: 'guests', doc: 'up to 8, each as for vmm run', many: true, complete: 'file' }],
     options: [
       { flags: '--policy <name>', doc: 'io, timer or weights (timer)', choices: ['io', 'timer', 'weights'] },
       { flags: '--weights <list>', doc: 'one for each guest: 70:30' },
