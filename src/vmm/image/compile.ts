@@ -2,12 +2,12 @@
  * Guests in C and assembly, compiled with gcc and the kit in guests/: freestanding (no library, no start files of
  * the host), at fixed addresses from 0 on, and without instructions that a bare processor has not switched on.
  */
-import { access, mkdtemp, readFile, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { access, readFile } from 'node:fs/promises';
 import { extname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { CarrelError } from '#base/errors.ts';
 import { type Argv, launch } from '#host/launch.ts';
+import { openScratch } from '#host/scratch.ts';
 import type { Mode } from '../modes/mode.ts';
 import { isElf, readElf } from './elf.ts';
 import { flatImage, type GuestImage } from './image.ts';
@@ -71,21 +71,23 @@ export const isAssembly = (source: string): boolean => ['.s', '.S'].includes(ext
 
 /** Compiles a .c, .s or .S file for a mode to an ELF program; what gcc says against it is the error's hint. */
 export async function compileElf(source: string, mode: Mode): Promise<Buffer> {
-  const directory = await mkdtemp(join(tmpdir(), 'carrel-guest-'));
-  try {
-    const program = join(directory, 'guest.elf');
-    const result = await launch(
-      guestCommand(mode, { kit, sources: [source], output: program, start: !isAssembly(source) }),
-      { timeoutMs: compileMs, maxOutputBytes: 65_536, env: { ...process.env, LC_ALL: 'C' } },
-    );
-    if (result.status !== 0)
-      throw new CarrelError('validation_failed', `${source} does not compile for ${mode.title}`, {
-        hint: result.stderr.toString('utf8').trim(),
-      });
-    return await readFile(program);
-  } finally {
-    await rm(directory, { recursive: true });
-  }
+  await using scratch = await openScratch('carrel-guest');
+  const { directory } = scratch;
+  const program = join(directory, 'guest.elf');
+  const result = await launch(
+    guestCommand(mode, { kit, sources: [source], output: program, start: !isAssembly(source) }),
+    // gcc's own files lie there as well
+    {
+      timeoutMs: compileMs,
+      maxOutputBytes: 65_536,
+      env: { ...process.env, LC_ALL: 'C', TMPDIR: directory },
+    },
+  );
+  if (result.status !== 0)
+    throw new CarrelError('validation_failed', `${source} does not compile for ${mode.title}`, {
+      hint: result.stderr.toString('utf8').trim(),
+    });
+  return await readFile(program);
 }
 
 /** The same, as it is to lie in memory. */

@@ -48,6 +48,7 @@ export const linuxCommands: readonly CommandSpec[] = [
         'linux --kernel bzImage --initrd initrd --vcpus 2 --mem 512M --command nproc',
         'runs one command in it',
       ),
+      example('linux --kernel bzImage --initrd initrd --console virtio', 'our terminal is hvc0'),
       example('linux --kernel bzImage --disk root.img --tap vmtap0', 'from a disk, with a network card'),
       example(
         'linux --kernel path=bzImage,starter_file=start --memory size_mib=512 --vcpu num=2',
