@@ -273,6 +273,35 @@ suite('reaching machines of a real cloud', { skip, concurrency: false, timeout: 
     assert.match((await carrel('script', 'show', 'started')).stdout.toString(), /2 {2}\[1\] .*\$ false/);
   });
 
+  test('one program in all machines: each has its status, output and time; who is off or hangs holds up nobody', async () => {
+    await make('off', { start: false });
+    const script = 'echo I am $(hostname); [ $(hostname) != started ] || sleep 100';
+    const login = ['--url', cloud.url, '--token', ada.token];
+    const ran = await cloud.carrel(
+      'machine',
+      'run-all',
+      ...login,
+      '--limit',
+      '3s',
+      '--json',
+      'sh',
+      '-c',
+      script,
+    );
+    assert.equal(ran.status, 1, ran.stderr.toString());
+    const outcomes: { name: string; end: unknown; stdout: string; wallMs: number; error: string | null }[] =
+      JSON.parse(ran.stdout.toString());
+    const of = (name: string) => outcomes.find((each) => each.name === name) ?? assert.fail(name);
+    assert.equal(outcomes.length, 3);
+    assert.deepEqual([of('web').end, of('web').stdout], [{ kind: 'exited', status: 0 }, 'I am web\n']);
+    assert.deepEqual(of('started').end, { kind: 'killed', reason: 'wall' });
+    assert.equal(of('started').stdout, 'I am started\n');
+    assert.ok(of('started').wallMs >= 3000);
+    assert.deepEqual([of('off').end, of('off').error], [null, 'it is stopped']);
+    const fine = await cloud.carrel('machine', 'run-all', ...login, '--owner', 'nobody', 'true');
+    assert.match(fine.stdout.toString(), /no such machine/);
+  });
+
   test('kill -9 of the daemon in the middle: no line is run twice, the one at work is said to be interrupted', async () => {
     const { id } = await ada.client.runScript({
       params: { machine },

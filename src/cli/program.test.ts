@@ -1,6 +1,4 @@
 import assert from 'node:assert/strict';
-import { globSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { suite, test } from 'node:test';
 import { CarrelError, errorCodes } from '#base/errors.ts';
 import type { Arguments } from './arguments.ts';
@@ -50,22 +48,6 @@ suite('the table of commands', () => {
       assert.equal(names.has(first), second !== undefined, path);
     }
     assert.equal(new Set(commands.map(({ path }) => path)).size, commands.length);
-  });
-
-  test('every command that a hint of ours names is there', () => {
-    const paths = new Set(commands.map(({ path }) => path));
-    const open = new Set(commands.filter((spec) => spec.byDefault).map(({ path }) => path.split(' ')[0]));
-    const names = groups.map(({ name }) => name).filter((name) => !open.has(name));
-    const mention = new RegExp(`carrel ((?:${names.join('|')}) [a-z][a-z-]*)`, 'g');
-    const src = join(import.meta.dirname, '..');
-    const unknown = globSync('**/*.ts', { cwd: src })
-      .filter((path) => !path.endsWith('.test.ts'))
-      .flatMap((path) =>
-        [...readFileSync(join(src, path), 'utf8').matchAll(mention)]
-          .filter(([, command = '']) => !paths.has(command))
-          .map(([text]) => `${path}: ${text}`),
-      );
-    assert.deepEqual(unknown, []);
   });
 
   test('what a command does can be loaded', async () => {

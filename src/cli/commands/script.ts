@@ -25,7 +25,8 @@ export async function linesOfFile(path: string): Promise<string[]> {
 const endText = ({ end, error, startedAt }: ScriptLineResult): string =>
   end ? (describeEnd(end) ?? String(statusOf(end))) : (error ?? (startedAt ? 'running' : 'not run'));
 
-const indented = (output: string): string[] =>
+/** Lines of output below the line that says whose they are. */
+export const indented = (output: string): string[] =>
   output === ''
     ? []
     : printable(output.replace(/\n$/, ''))

@@ -114,6 +114,25 @@ export const machineCommands: readonly CommandSpec[] = [
     load: async () => (await import('../commands/machine-run.ts')).machineRun,
   },
   {
+    path: 'machine run-all',
+    doc: 'run a program in many machines: status, time and output of each',
+    more: 'In all that you can see unless options say which; some run at a time. One that is not running, or does not\nanswer, is told and holds up nobody. Exit code 1 if one did not end with status 0.',
+    arguments: [{ name: 'program', doc: 'program and its arguments', many: true }],
+    options: [
+      { flags: '--course <course>', doc: 'in the machines of this course' },
+      { flags: '--owner <name>', doc: 'of this account' },
+      { flags: '--label <key=value>', doc: 'with this label' },
+      { flags: '--limit <time>', doc: 'how long it may run in each (60s)' },
+    ],
+    remote: true,
+    passThrough: true,
+    examples: [
+      { line: 'carrel machine run-all --course os-101 uptime', doc: 'for the staff of a course' },
+      { line: 'carrel machine run-all --label lab=4 --limit 5s make -C /root', doc: 'who is where' },
+    ],
+    load: async () => (await import('../commands/machine-run-all.ts')).machineRunAll,
+  },
+  {
     path: 'machine exec',
     doc: 'run a program on a terminal; it outlives a lost connection',
     more: 'Press Ctrl-] to leave; the program goes on, and --attach ID comes back to it without losing a byte.',
