@@ -9,6 +9,7 @@ import { launch } from '#host/launch.ts';
 import { holdings, withoutKvm } from '#kvm/testing.ts';
 import { compileGuest, kit } from './image/compile.ts';
 import { createMachine, type VcpuResult } from './machine.ts';
+import { defaultShareLimits } from './share.ts';
 import { modes } from './modes/table.ts';
 import { code, compile, run } from './testing.ts';
 import { VcpuThread } from './vcpu-worker.ts';
@@ -188,6 +189,7 @@ suite('guests on the real KVM', { skip: withoutKvm }, () => {
       ports: 'carrel',
       vmcallSites: undefined,
       share: undefined,
+      shareLimits: defaultShareLimits,
       disk: undefined,
       outputLimit: 1,
       trace: 0,

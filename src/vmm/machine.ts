@@ -20,6 +20,7 @@ import { type Layout, windowBytes } from './layout.ts';
 import type { Mode, ModeName } from './modes/mode.ts';
 import { modes } from './modes/table.ts';
 import { mostVcpus } from './threads.ts';
+import { defaultShareLimits, type ShareLimits } from './share.ts';
 import { usualTrace } from './trace.ts';
 import type { Goal } from './debug/choose.ts';
 import { type DirtyMethod, dirtyMethod, DirtyTracker } from './inspect/dirty.ts';
@@ -50,6 +51,8 @@ export interface GuestOptions {
   readonly ports?: string;
   /** Directory whose files the guest may open. */
   readonly share?: string;
+  /** What each vCPU may do to them; `defaultShareLimits` unless given. */
+  readonly shareLimits?: ShareLimits;
   /** An image behind virtio-blk: for machines with one vCPU, which is the one that serves it. */
   readonly disk?: DiskOptions;
   /** Bytes each vCPU may print. */
@@ -133,7 +136,13 @@ export class Machine {
   /** What a thread must know to run a vCPU. */
   orderOf(
     index: number,
-    { ports = 'carrel', share, outputLimit = 2 ** 20, trace = false }: GuestOptions,
+    {
+      ports = 'carrel',
+      share,
+      shareLimits = defaultShareLimits,
+      outputLimit = 2 ** 20,
+      trace = false,
+    }: GuestOptions,
   ): VcpuOrder {
     if (!findPortMap(ports))
       throw new CarrelError('not_found', `there is no port map ${ports}`, {
@@ -150,6 +159,7 @@ export class Machine {
       ports,
       vmcallSites: this.vmcallSites,
       share,
+      shareLimits,
       disk: undefined,
       outputLimit,
       trace: trace === true ? usualTrace : Number(trace),

@@ -32,7 +32,7 @@ export function openGuest(
     output: new GuestOutput({ limit: order.outputLimit, onLine }),
     outputLimit: order.outputLimit,
     counters: new ExitCounters(),
-    share: new Share(order.share),
+    share: new Share(order.share, order.shareLimits),
     disk: order.disk && openDiskBus(order.disk, memory, interrupted),
     vmcall: order.vmcallSites ? new VmcallModel(order.vmcallSites) : new VmcallLog(false),
     lastResult: 0,

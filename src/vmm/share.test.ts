@@ -70,18 +70,33 @@ test('nothing outside of the share is opened, by no path and no link, and nothin
 
 test('a guest has so many files and bytes, and without a share none', async (context) => {
   const root = await makeShare(context);
-  const share = new Share(root, { files: 2, creations: 3, writtenBytes: 10 });
+  const share = new Share(root, { files: 2, creations: 3, writtenBytes: 10_000 });
   assert.deepEqual(
     ['a', 'b', 'c'].map((name) => share.open(name, O_RDWR | O_CREAT)),
     [1, 2, -EMFILE],
   );
-  assert.equal(share.write(1, Buffer.from('12345678')), 8);
-  assert.equal(share.write(2, Buffer.from('123')), -EDQUOT);
-  assert.equal(share.write(2, Buffer.from('12')), 2);
+  assert.equal(share.write(1, Buffer.alloc(8192)), 8192);
+  assert.equal(share.write(2, Buffer.alloc(1809)), -EDQUOT);
+  assert.equal(share.write(2, Buffer.alloc(1808)), 1808);
+  assert.equal(share.write(2, Buffer.alloc(1)), -EDQUOT);
   share.closeAll();
   assert.equal(share.open('d', O_RDWR | O_CREAT), 1);
   assert.equal(share.open('e', O_RDWR | O_CREAT), -EDQUOT);
   assert.equal(share.open('a', O_RDONLY), 2);
   share.closeAll();
   assert.equal(new Share(undefined).open('a', O_RDONLY), -ENODEV);
+});
+
+test('single bytes far apart count as what they take on the disk', async (context) => {
+  const root = await makeShare(context);
+  const share = new Share(root, { files: 2, creations: 3, writtenBytes: 2 ** 20 });
+  assert.equal(share.open('sparse', O_RDWR | O_CREAT), 1);
+  let written = 0;
+  for (; written < 1000; written += 1) {
+    assert.ok(share.seek(1, written * 65_536, 0) >= 0);
+    if (share.write(1, Buffer.from('x')) < 0) break;
+  }
+  share.closeAll();
+  // 4 KiB blocks, or larger ones
+  assert.ok(written > 0 && written <= 256, `${written} of 1000`);
 });

@@ -2,7 +2,7 @@
  * The files a guest may open: those below one directory, never outside of it (openat2, RESOLVE_IN_ROOT), only
  * regular ones, and so many bytes and no more. Answers are those of the system calls: a number, or -errno.
  */
-import { constants, readSync, writeSync } from 'node:fs';
+import { constants, fstatSync, readSync, writeSync } from 'node:fs';
 import { constants as os } from 'node:os';
 import { errnoOf } from '#base/errors.ts';
 import type { Fd } from '#host/fds.ts';
@@ -17,9 +17,12 @@ export interface ShareLimits {
   readonly files: number;
   /** Opens in one run that may make a file. */
   readonly creations: number;
-  /** Bytes written in one run, over all files. */
+  /** Bytes written in one run, over all files; or what they take on the disk, if that is more. */
   readonly writtenBytes: number;
 }
+
+/** Of st_blocks in stat(2), whatever the file system's own blocks are. */
+const blockBytes = 512;
 
 export const defaultShareLimits: ShareLimits = { files: 16, creations: 256, writtenBytes: 16 * 2 ** 20 };
 
@@ -82,8 +85,11 @@ export class Share {
     if (!file) return -EBADF;
     if (this.#written + data.length > this.#limits.writtenBytes) return -EDQUOT;
     try {
+      const before = fstatSync(file.fd).blocks;
       for (let at = 0; at < data.length;) at += writeSync(file.fd, data, at);
-      this.#written += data.length;
+      // single bytes far apart take a block each
+      const taken = (fstatSync(file.fd).blocks - before) * blockBytes;
+      this.#written += Math.max(data.length, taken);
       return data.length;
     } catch (error) {
       return negative(error);

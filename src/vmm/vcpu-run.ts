@@ -17,6 +17,7 @@ import type { Guest } from './guest.ts';
 import { findPortMap, type PortBinding } from './hypercalls/maps.ts';
 import type { ModeName } from './modes/mode.ts';
 import { explainHere, openGuest, serveExit } from './serve.ts';
+import type { ShareLimits } from './share.ts';
 import type { VmcallReport } from './vmcall/log.ts';
 import { ExitTrace, type TracedExits } from './trace.ts';
 
@@ -32,6 +33,7 @@ export interface VcpuOrder {
   /** Where its vmcalls are, for the model; undefined: the host's KVM answers them. */
   readonly vmcallSites: readonly number[] | undefined;
   readonly share: string | undefined;
+  readonly shareLimits: ShareLimits;
   readonly disk: DiskHandle | undefined;
   readonly outputLimit: number;
   /** So many exits are kept, the last ones; 0 for none. */
