@@ -61,7 +61,7 @@ async function ownMachine(db: Db, actor: Actor, labId: string): Promise<string |
  */
 export async function openLabMachine(
   services: LabServices,
-  machines: Pick<Machines, 'create' | 'start'>,
+  machines: Pick<Machines, 'create' | 'start' | 'present'>,
   actor: Actor,
   labId: string,
   { name, sshKeys }: OpenLabMachine,
@@ -69,9 +69,11 @@ export async function openLabMachine(
 ): Promise<Accepted> {
   const row = await selectLab(services.db, labId);
   const own = await ownMachine(services.db, actor, labId);
-  if (own !== undefined) return machines.start(actor, own, { requestId });
   const { image, machine } = (await folderOf(services, row)).folder.lab;
   const { driver, limits } = machine;
+  // a start of one for guests would run the last one again
+  const openAgain = driver === 'micro' ? machines.present : machines.start;
+  if (own !== undefined) return openAgain(actor, own, { requestId });
   const wanted = newMachine.parse({ name: name ?? row.name, image, driver, limits, sshKeys });
   try {
     return await machines.create(actor, wanted, { labId, courseId: row.course_id, requestId });
@@ -79,7 +81,7 @@ export async function openLabMachine(
     if (!isCarrelError(error, 'name_taken')) throw error;
     // asked for twice at the same time: it is the other one's
     const made = await ownMachine(services.db, actor, labId);
-    if (made !== undefined) return machines.start(actor, made, { requestId });
+    if (made !== undefined) return openAgain(actor, made, { requestId });
     throw new CarrelError(
       'name_taken',
       `you have a machine named ${wanted.name} already, which is not this lab’s`,

@@ -46,7 +46,7 @@ export function showLab(row: LabRow, treeHash: string, definition: LabDefinition
     run: definition.run,
     image: definition.image,
     machine:
-      definition.run === 'machine'
+      definition.run === 'machine' || definition.machine.driver === 'micro'
         ? { driver: definition.machine.driver, ready: row.ready ?? definition.machine.ready }
         : null,
     summary: definition.summary,

@@ -81,3 +81,14 @@ export async function unpack(download: Download, directory: string): Promise<str
   }
   return written;
 }
+
+/** The files of a tar archive, each in memory. */
+export async function* filesOf(
+  download: Download,
+): AsyncGenerator<{ readonly path: string; readonly bytes: Uint8Array }, void, undefined> {
+  for await (const { path, kind, data } of readArchive(chunksOf(download), 'tar')) {
+    const chunks: Uint8Array[] = [];
+    for await (const chunk of data) chunks.push(chunk);
+    if (kind === 'file') yield { path, bytes: Buffer.concat(chunks) };
+  }
+}

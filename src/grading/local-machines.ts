@@ -20,7 +20,7 @@ import { createDrivers } from '#machines/drivers/table.ts';
 import type { MachineSpec } from '#machines/driver.ts';
 import { imageKindOf } from '#machines/image-kinds.ts';
 import { limitsFor } from '#machines/requests.ts';
-import type { LabDriver } from './format/machine.ts';
+import type { GradingDriver } from './format/machine.ts';
 import { createParking, freshMachine, startHeld } from './local-held.ts';
 import type { WithFreshMachine } from './machine.ts';
 
@@ -29,7 +29,7 @@ const CLONE_NEWNET = 0x40000000;
 const firstUidSlot = 20_000;
 const uidSlots = 4096;
 /** Until its first answer: an emulated one boots for seconds, on a busy host for a minute. */
-const readyMs: Readonly<Record<LabDriver, number>> = { container: 20_000, qemu: 180_000 };
+const readyMs: Readonly<Record<GradingDriver, number>> = { container: 20_000, qemu: 180_000 };
 
 export interface LocalMachinesOptions {
   readonly server: ForkServer;

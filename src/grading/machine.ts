@@ -1,6 +1,6 @@
 /** A machine made for one submission: the smallest part of a machine that grading needs. */
 import type { RunReply, RunRequest } from '#contract/schemas/machines.ts';
-import type { LabMachine } from './format/machine.ts';
+import type { GradingDriver, LabMachine } from './format/machine.ts';
 
 interface Inside {
   readonly id: string;
@@ -41,7 +41,8 @@ export interface FreshVm extends Inside {
 
 export type FreshMachine = FreshContainer | FreshVm;
 
-export interface FreshMachineRequest extends Pick<LabMachine, 'driver' | 'limits'> {
+export interface FreshMachineRequest extends Pick<LabMachine, 'limits'> {
+  readonly driver: GradingDriver;
   readonly image: string;
   readonly submissionId: string;
   readonly labels: Readonly<Record<string, string>>;

@@ -163,9 +163,11 @@ async function gradeInMachine(
   if (!withFreshMachine) throw new CarrelError('host_unsupported', 'this grader cannot make machines');
   const { lab } = request.folder;
   const { submissionId } = request;
+  const { driver, limits } = lab.machine;
+  if (driver === 'micro') throw new CarrelError('internal', 'a lab of guests was to be graded in a machine');
   const labels = { lab: lab.name, submission: submissionId };
   return await withFreshMachine(
-    { image: lab.image, ...lab.machine, submissionId, labels, signal: context.signal },
+    { image: lab.image, driver, limits, submissionId, labels, signal: context.signal },
     async (machine) => {
       try {
         const output = await startMachine(context, machine, lab.start);

@@ -161,6 +161,22 @@ export interface RunningMachine {
   release(): void;
 }
 
+/** What a machine is to run next. */
+export interface PlacedRun {
+  /** Makes it what the machine starts with. The caller holds the machine's lock, and the machine does not run. */
+  place(): Promise<void>;
+  /** What has come of it, when that has ended. */
+  reply(ended: EndReport): Promise<RunReply>;
+}
+
+/** Of a driver whose machines run nothing but what they were told before they started: there a run is a start. */
+export interface RunByStart {
+  /** Has a machine of this image something to run as it is? Else it is made without being started. */
+  hasOwn(image: Image): boolean;
+  /** Makes ready what is asked for, and refuses what cannot be run. The machine itself is not changed by it. */
+  make(spec: MachineSpec, request: RunRequest, options?: { signal?: AbortSignal }): Promise<PlacedRun>;
+}
+
 /** What every driver calls the console among the kept programs: its record outlives the machine's run. */
 export const consoleName = 'console';
 
@@ -179,6 +195,13 @@ export interface Driver {
   adopt(spec: MachineSpec): Promise<RunningMachine | undefined>;
   /** How its last run ended, for a machine that does not run; end is null when nobody wrote it down. */
   lastEnd(spec: Pick<MachineSpec, 'id' | 'directory'>): EndReport;
+  /** In place of a running machine's `run`. */
+  readonly runByStart?: RunByStart;
+  /** In place of a running machine's files: they are reached in every state. */
+  readonly files?: {
+    read(spec: MachineSpec, path: string, options: { maxBytes: number }): Promise<FileRead>;
+    write(spec: MachineSpec, path: string, bytes: Uint8Array, options: { mode: number }): Promise<void>;
+  };
   /** What its last run was, in its own words; only where `inspect` is among the capabilities. */
   inspect?(spec: Pick<MachineSpec, 'directory' | 'name'>): Promise<Inspection>;
   /** Ends whatever of it runs by force, also when `adopt` cannot reach it. */

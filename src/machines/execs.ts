@@ -15,7 +15,7 @@ import type { Actor } from '#base/actor.ts';
 import { type Cloud, driverFor, runningOf } from './cloud.ts';
 import { consoleName, requireCapability, type Terminal } from './driver.ts';
 import { wakingTerminal } from './idle.ts';
-import { answering } from './inside.ts';
+import { answering } from './answering.ts';
 import { activityOf } from './rows.ts';
 import { isAnswering } from './state.ts';
 import { type Attachment, type AttachOptions, openStreams } from './stream.ts';

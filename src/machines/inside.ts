@@ -4,13 +4,12 @@ import type { Actor } from '#base/actor.ts';
 import { formatSize } from '#base/units.ts';
 import type { Inspection, RunReply, RunRequest, Stats } from '#contract/schemas/machines.ts';
 import { insertEvent } from '#store/events.ts';
-import { type Machine as Row, selectMachine } from '#store/machines.ts';
+import { selectMachine } from '#store/machines.ts';
 import { type Cloud, driverFor, runningOf, specOf } from './cloud.ts';
-import { type Capability, type FileRead, requireCapability, type RunningMachine } from './driver.ts';
+import { type Driver, type FileRead, type MachineSpec, requireCapability } from './driver.ts';
 import { eventOf } from './events.ts';
-import { wake } from './idle.ts';
-import { activityOf } from './rows.ts';
-import { isAnswering } from './state.ts';
+import { answering, notRunning } from './answering.ts';
+import { runByStarting } from './run-by-start.ts';
 
 /** A file travels whole, through memory: the same for reading and writing. */
 export const maxFileBytes = 64 * 2 ** 20;
@@ -30,11 +29,15 @@ export function openInside(cloud: Cloud): Inside {
   return {
     async run(id, request, options) {
       using _work = cloud.idleness.atWork(id);
+      const { runByStart } = driverFor(cloud, await selectMachine(cloud.db, id));
+      if (runByStart) return await runByStarting(cloud, runByStart, id, request, options);
       const machine = await answering(cloud, id, 'run');
       return await machine.run(request, options);
     },
     async readFile(id, path) {
       using _work = cloud.idleness.atWork(id);
+      const there = await filesInEveryState(cloud, id);
+      if (there) return await there.files.read(there.spec, path, { maxBytes: maxFileBytes });
       const machine = await answering(cloud, id, 'files');
       return await machine.readFile(path, { maxBytes: maxFileBytes });
     },
@@ -44,6 +47,8 @@ export function openInside(cloud: Cloud): Inside {
           details: { maxBytes: maxFileBytes },
         });
       using _work = cloud.idleness.atWork(id);
+      const there = await filesInEveryState(cloud, id);
+      if (there) return await there.files.write(there.spec, path, bytes, { mode });
       const machine = await answering(cloud, id, 'files');
       await machine.writeFile(path, bytes, { mode });
     },
@@ -71,30 +76,15 @@ export function openInside(cloud: Cloud): Inside {
   };
 }
 
-/** The machine, awake, if programs run in it right now. */
-export async function answering(cloud: Cloud, id: string, capability: Capability): Promise<RunningMachine> {
+/** Where a driver reaches them in every state; undefined: only while the machine runs. */
+async function filesInEveryState(
+  cloud: Cloud,
+  id: string,
+): Promise<{ files: NonNullable<Driver['files']>; spec: MachineSpec } | undefined> {
   const row = await selectMachine(cloud.db, id);
-  requireCapability(driverFor(cloud, row), capability);
-  if (!isAnswering({ state: row.state, activity: activityOf(row) })) throw notRunning(row);
-  if (row.asleep) await wake(cloud, id);
-  return runningOf(cloud, row);
-}
-
-const hints: Readonly<Record<Row['state'], (name: string) => string>> = {
-  stopped: (name) => `start it first: carrel machine start ${name}`,
-  paused: (name) => `resume it first: carrel machine resume ${name}`,
-  failed: (name) => `see why with: carrel machine show ${name}; then start it again`,
-  running: () => 'wait until that is done',
-};
-
-/** Says what the machine does instead, and what to do about it. */
-export function notRunning(row: Row): CarrelError {
-  const doing = row.activity === null ? row.state : row.activity;
-  return new CarrelError('wrong_state', `machine ${row.name} is ${doing}`, {
-    hint:
-      row.activity === null
-        ? hints[row.state](row.name)
-        : `wait until that is done: carrel machine show ${row.name}, or GET ...?gen=N&wait=30`,
-    details: { state: row.state, activity: row.activity },
-  });
+  const { files } = driverFor(cloud, row);
+  if (!files) return undefined;
+  // there are none yet, or soon none any more
+  if (row.activity === 'creating' || row.activity === 'deleting') throw notRunning(row);
+  return { files, spec: await specOf(cloud, row) };
 }

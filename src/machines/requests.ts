@@ -2,7 +2,7 @@
  * What people ask for: everything that can be refused is refused now, and the rest is one transaction that
  * writes the wish, what it needs, and the job that will do it.
  */
-import { CarrelError } from '#base/errors.ts';
+import { CarrelError, isCarrelError } from '#base/errors.ts';
 import {
   type Activity,
   type DriverName,
@@ -113,6 +113,21 @@ export async function insertWhole(tx: Tx, plan: Plan): Promise<Row> {
 
 export type RequireImage = (name: string, wanted: { readonly kind: ImageKind }) => Promise<Image>;
 
+/** The image of a machine. A micro-machine may also be made of a root file system, with which its guests are compiled. */
+export async function requireImageFor(
+  requireImage: RequireImage,
+  name: string,
+  driver: DriverName,
+): Promise<Image> {
+  if (driver !== 'micro') return requireImage(name, { kind: imageKindOf[driver] });
+  try {
+    return await requireImage(name, { kind: 'guest' });
+  } catch (error) {
+    if (!isCarrelError(error, 'not_found')) throw error;
+    return await requireImage(name, { kind: 'rootfs' });
+  }
+}
+
 /** The limits with the one filled in that depends on the image: the disk is at least as large as the image's own. */
 export function limitsFor({ diskBytes, ...limits }: NewMachine['limits'], image: Image): Limits {
   return {
@@ -129,19 +144,22 @@ export async function requestCreate(
   wanted: NewMachine,
   { courseId = null, labId = null, requestId, alongside }: CreateOptions = {},
 ): Promise<Accepted> {
-  const { name, driver, sshKeys, start, starter } = wanted;
+  const { name, driver: driverName, sshKeys, starter } = wanted;
+  const driver = driverNamed(cloud, driverName);
   const network = await selectNetworkByName(cloud.db, wanted.network);
-  const image = await requireImage(wanted.image, { kind: imageKindOf[driver] });
+  if (starter) requireCapability(driver, 'exec');
+  const image = await requireImageFor(requireImage, wanted.image, driverName);
   const limits = limitsFor(wanted.limits, image);
-  await driverNamed(cloud, driver).validate({ name, limits }, image);
-  const templates = start && network.layout === 'bridge' ? driverNamed(cloud, driver).templates : undefined;
+  await driver.validate({ name, limits }, image);
+  const start = wanted.start && (driver.runByStart?.hasOwn(image) ?? true);
+  const templates = start && network.layout === 'bridge' ? driver.templates : undefined;
   const spareOf = image.disk?.agent === true ? await templates?.keyOf(image.hash, limits) : undefined;
   const accepted = await transaction(cloud.db, async (tx) => {
     await requireQuota(tx, actor.id, limits);
     const row = await insertWhole(tx, {
       name,
       ownerId: actor.id,
-      driver,
+      driver: driverName,
       imageId: (await selectOptionalImageByName(tx, image.name))?.id ?? null,
       limits,
       labels: wanted.labels,
@@ -241,6 +259,21 @@ async function keepPaused(tx: Tx, row: Row, actor: Actor | null): Promise<void> 
   if (row.failure?.code !== 'disk_full') return;
   const gen = await changeMachine(tx, row, { failure: null });
   await insertEvent(tx, eventOf(row, 'machine.paused', { gen }, actor?.id ?? null));
+}
+
+/** Accepts a machine as it is: for whoever wants it to be there, and nothing done to it. */
+export async function acceptPresent(
+  cloud: Cloud,
+  actor: Actor,
+  id: string,
+  { requestId }: RequestInfo = {},
+): Promise<Accepted> {
+  const job = await transaction(cloud.db, async (tx) => {
+    const row = await selectMachineForUpdate(tx, id);
+    const options = { requester: actor.id, requestId: requestId ?? null, resources: [id] };
+    return (await jobAtWork(tx, row)) ?? (await doneAtOnce(tx, row, 'start', options));
+  });
+  return { machineId: id, job };
 }
 
 /** A job for the record only: what was asked for is so already. */

@@ -12,7 +12,7 @@ import { json } from '#store/columns.ts';
 import type { Db } from '#store/schema.ts';
 import { type Script as Row, type ScriptLine, selectScript, selectScriptLines } from '#store/scripts.ts';
 import type { Cloud } from './cloud.ts';
-import { answering } from './inside.ts';
+import { answering } from './answering.ts';
 import { scriptKind } from './scripts.ts';
 
 type Summary = z.input<typeof scriptKind.result>;
@@ -77,7 +77,7 @@ async function runLine(
 ): Promise<number> {
   const { db } = cloud;
   using _work = cloud.idleness.atWork(machine_id);
-  const machine = await answering(cloud, machine_id, 'run'); // else the line is not begun
+  const machine = await answering(cloud, machine_id, 'exec'); // else the line is not begun
   const one = db.updateTable('machine_script_lines').where('script_id', '=', id).where('number', '=', number);
   const begun = await one.set({ started_at: new Date() }).where('started_at', 'is', null).executeTakeFirst();
   if (begun.numUpdatedRows === 0n)

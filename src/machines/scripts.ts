@@ -22,7 +22,7 @@ import {
   selectScriptLines,
 } from '#store/scripts.ts';
 import type { Cloud } from './cloud.ts';
-import { answering } from './inside.ts';
+import { answering } from './answering.ts';
 
 export interface Scripts {
   /** The latest first. */
@@ -102,7 +102,7 @@ export function openScripts(cloud: Cloud): Scripts {
       return { ...viewOf(row), results: (await selectScriptLines(db, scriptId)).map(resultOf) };
     },
     async run(actor, machineId, wanted, { requestId } = {}) {
-      await answering(cloud, machineId, 'run');
+      await answering(cloud, machineId, 'exec');
       return transaction(db, async (tx) => {
         await selectMachineForUpdate(tx, machineId);
         await refuseSecond(tx, machineId);

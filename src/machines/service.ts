@@ -41,6 +41,7 @@ import { type Networks, openNetworks } from './networks.ts';
 import { reconcileAll, reconcileSome, removeOwnLeftOvers } from './reconcile.ts';
 import {
   type Accepted,
+  acceptPresent,
   type CreateOptions,
   requestCreate,
   requestVerb,
@@ -61,6 +62,8 @@ export interface MachinesOptions {
   readonly server: DriverHost['server'];
   readonly fabric: Fabric;
   readonly images: Images;
+  /** See drivers/table.ts. */
+  readonly sandboxes?: DriverHost['sandboxes'];
   /** The cloud's own directory; machines live in `machines/` below it. */
   readonly dataDirectory: string;
   /** Names this cloud's cgroups: see `instanceOf`. */
@@ -85,6 +88,8 @@ export interface Machines extends Inside, Execs, Views, Snapshots {
   /** Another machine with a copy of this one's disk. */
   clone(actor: Actor, id: string, wanted: NewClone, options?: RequestInfo): Promise<Accepted>;
   verb(actor: Actor | null, id: string, verb: Verb, options?: VerbOptions): Promise<Accepted>;
+  /** For whoever wants it to be there, as it is: done when it is made. */
+  present(actor: Actor, id: string, options?: RequestInfo): Promise<Accepted>;
   start(actor: Actor | null, id: string, options?: VerbOptions): Promise<Accepted>;
   stop(actor: Actor | null, id: string, options?: VerbOptions): Promise<Accepted>;
   restart(actor: Actor | null, id: string, options?: VerbOptions): Promise<Accepted>;
@@ -114,6 +119,7 @@ export async function openMachines({
   server,
   fabric,
   images,
+  sandboxes,
   dataDirectory,
   instance = instanceOf(dataDirectory),
   log = silent,
@@ -129,7 +135,7 @@ export async function openMachines({
     db,
     directory,
     log,
-    drivers: drivers({ server, fabric, images, directory, instance, log }),
+    drivers: drivers({ server, fabric, images, directory, instance, log, sandboxes }),
     living: openLiving((id, report) => {
       log.warn('a machine has ended by itself', { machine: id, end: report.end });
       noticeEnd(cloud, id, report).catch((error: unknown) =>
@@ -199,6 +205,7 @@ export async function openMachines({
     create: (actor, wanted, options) => requestCreate(cloud, requireImage, actor, wanted, options),
     clone: (actor, id, wanted, options) => requestClone(cloud, actor, id, wanted, options),
     verb,
+    present: (actor, id, options) => acceptPresent(cloud, actor, id, options),
     start: as('start'),
     stop: as('stop'),
     restart: as('restart'),

@@ -13,6 +13,7 @@ import { type Fabric, openFabric } from '#fabric/fabric.ts';
 import { openImages, type Images } from '#images/store.ts';
 import { instanceGroup, sweepGroups } from '#isolate/cgroups/group.ts';
 import { readCgroupLayout } from '#isolate/cgroups/layout.ts';
+import { openSandboxes, type Sandboxes } from '#isolate/sandbox.ts';
 import { type ForkServer, startForkServer } from '#isolate/server.ts';
 import { waitForJob } from '#jobs/wait.ts';
 import { createWorker, type Worker } from '#jobs/worker.ts';
@@ -77,7 +78,9 @@ export async function openService({
 }): Promise<ServiceParts> {
   mkdirSync(join(dataDirectory, 'run'), { recursive: true });
   const server = await startForkServer({ socket: join(dataDirectory, 'run', 'isolate.sock'), logger: log });
+  let opened: Promise<Sandboxes> | undefined;
   const machines = await openMachines({
+    sandboxes: () => (opened ??= openSandboxes({ server, instance: instanceOf(dataDirectory) })),
     db: store.db,
     server,
     fabric,
@@ -93,6 +96,7 @@ export async function openService({
   const close = async (): Promise<void> => {
     await worker.stop();
     await machines.close();
+    await (await opened)?.close();
     await server.close();
   };
   return { server, machines, worker, close, [Symbol.asyncDispose]: close };

@@ -127,6 +127,7 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
         server,
         fabric,
         images,
+        sandboxes: async () => (await grading.soon()).sandboxes,
         dataDirectory,
         instance: cloud,
         log,

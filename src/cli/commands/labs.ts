@@ -86,6 +86,8 @@ export const labShow: Action = async ({ args, out, connect }) => {
 };
 
 function placeOf({ run, image, machine }: Lab): string {
+  if (machine?.driver === 'micro')
+    return `a ${run} of ${image}; yours: a machine for guests of the hypervisor`;
   if (machine?.driver !== 'qemu') return `a ${run} of ${image}`;
   return `a virtual machine of ${image}, ${machine.ready} waiting for students`;
 }

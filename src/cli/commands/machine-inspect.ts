@@ -12,9 +12,10 @@ function drawVcpu({ end, exits, registers, ms }: Vcpu, index: number): string {
   const ports = exits.ports.map(
     ({ port, direction, count }) => `  port 0x${port.toString(16)} ${direction}: ${count}`,
   );
+  const list = reasons.length > 0 ? ` (${reasons.join(', ')})` : '';
   const values = Object.entries(registers).map(([name, value]) => `${name.toUpperCase()} ${value}`);
   return [
-    `vcpu ${index}: ${printable(end.sentence)}; ${exits.total} exits (${reasons.join(', ')}) in ${formatDuration(ms)}`,
+    `vcpu ${index}: ${printable(end.sentence)}; ${exits.total} exits${list} in ${formatDuration(ms)}`,
     ...ports,
     `  ${values.join(' ')}`,
   ].join('\n');

@@ -147,14 +147,18 @@ export const machineNew: Action = async ({ args, out, connect }) => {
   }
   await waitForJob(client, out, job.id);
   const machine = await client.getMachine({ params: { machine: id ?? name } });
-  const next =
-    machine.driver === 'micro'
-      ? `How its run went: carrel machine inspect ${name}`
-      : `A shell in it: carrel machine exec ${name}`;
-  out.result(machine, () => `${renderMachine(machine, out)}\n${next}`);
+  out.result(machine, () => `${renderMachine(machine, out)}\n${whatNext(machine)}`);
   if (lines) out.note(`Its starter script: carrel script show ${name}`);
   return undefined;
 };
+
+/** What to do with a machine that is there. */
+export function whatNext({ name, driver, state, failure }: Machine): string {
+  if (driver !== 'micro') return `A shell in it: carrel machine exec ${name}`;
+  return state === 'stopped' && failure === null
+    ? `A guest in it: carrel machine put ${name} hello.c hello.c; carrel machine run ${name} hello.c`
+    : `How its run went: carrel machine inspect ${name}`;
+}
 
 export const machineList: Action = async ({ args, out, connect }) => {
   const { client } = await connect();

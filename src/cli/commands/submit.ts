@@ -4,7 +4,8 @@ import { matchesGlob, resolve } from 'node:path';
 import { formatSize } from '#base/units.ts';
 import { CarrelError } from '#base/errors.ts';
 import type { TarInput } from '#images/archive/tarwriter.ts';
-import { collectFiles, pack } from '../archive.ts';
+import type { Client } from '#contract/client.ts';
+import { chunksOf, collectFiles, pack } from '../archive.ts';
 import { findLab } from '../lookup.ts';
 import { renderGrade } from '../render-grade.ts';
 import type { Action } from '../spec.ts';
@@ -38,13 +39,36 @@ async function gather(named: readonly string[], patterns: readonly string[]): Pr
   return [...files.values()];
 }
 
+/** Files of a machine, each under the path that the lab knows it by. */
+async function gatherInside(
+  client: Client,
+  machine: string,
+  named: readonly string[],
+  patterns: readonly string[],
+): Promise<TarInput[]> {
+  const files: TarInput[] = [];
+  for (const path of named) {
+    const chunks: Uint8Array[] = [];
+    for await (const chunk of chunksOf(await client.readFile({ params: { machine }, query: { path } })))
+      chunks.push(chunk);
+    const bytes = Buffer.concat(chunks);
+    const inside = pathInSubmission(path, patterns);
+    if (files.some((file) => file.path === inside))
+      throw new CarrelError('invalid_request', `${inside} would be handed in twice`);
+    files.push({ path: inside, kind: 'file', mode: 0o644, size: bytes.length, data: [bytes] });
+  }
+  return files;
+}
+
 export const submit: Action = async ({ args, out, connect }) => {
   const { client } = await connect();
   const lab = await findLab(client, args.word('lab'));
-  const files = await gather(
-    args.words('files'),
-    lab.files.map(({ pattern }) => pattern),
-  );
+  const patterns = lab.files.map(({ pattern }) => pattern);
+  const machine = args.option('machine');
+  const files =
+    machine === undefined
+      ? await gather(args.words('files'), patterns)
+      : await gatherInside(client, machine, args.words('files'), patterns);
   const bytes = await pack(files);
   const { submission, job } = await client.submit(
     { params: { lab: lab.id }, bytes },

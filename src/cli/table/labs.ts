@@ -99,7 +99,7 @@ export const labCommands: readonly CommandSpec[] = [
   {
     path: 'lab open',
     doc: 'open your machine for a lab: the one you have, or a new one',
-    more: 'A machine as the lab describes it, which is yours; the staff of the course see it. Once made, it stays until you\nremove it: carrel machine rm.',
+    more: 'A machine as the lab describes it, which is yours; the staff of the course see it. Once made, it stays until you\nremove it: carrel machine rm. One for guests of the hypervisor has the start files in it; what you changed of them\nstays.',
     arguments: [lab],
     options: [
       { flags: '--name <name>', doc: 'what a new one is called (as the lab)' },
@@ -109,6 +109,7 @@ export const labCommands: readonly CommandSpec[] = [
     remote: true,
     examples: [
       { line: 'carrel lab open boot-service', doc: 'and say how to get in' },
+      { line: 'carrel lab open kvm-files', doc: 'then: carrel machine run kvm-files try.c' },
       { line: 'carrel lab open os-2026/boot-service --ssh-key ~/.ssh/id_ed25519.pub', doc: 'by ssh, too' },
     ],
     load: async () => (await import('../commands/lab-open.ts')).labOpen,
@@ -129,11 +130,15 @@ export const labCommands: readonly CommandSpec[] = [
     doc: 'hand in files; the receipt is final, grading follows',
     more: 'A folder is handed in with its content; a file under the path by which the lab asks for it.',
     arguments: [lab, { name: 'files', doc: 'files and folders', many: true, complete: 'file' }],
-    options: [{ flags: '--no-wait', doc: 'return with the receipt; do not wait for the marks' }],
+    options: [
+      { flags: '--machine <machine>', doc: 'the files are in this machine, and not here' },
+      { flags: '--no-wait', doc: 'return with the receipt; do not wait for the marks' },
+    ],
     remote: true,
     examples: [
       { line: 'carrel submit reach-number solution.py', doc: 'and wait for the marks' },
       { line: 'carrel submit os-2026/first-namespaces . --no-wait', doc: 'everything here' },
+      { line: 'carrel submit kvm-files files.c --machine kvm-files', doc: 'as it is in your machine' },
     ],
     load: async () => (await import('../commands/submit.ts')).submit,
   },

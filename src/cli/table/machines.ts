@@ -56,6 +56,10 @@ export const machineCommands: readonly CommandSpec[] = [
         line: 'carrel m new vm --driver qemu --image tiny --disk 2G --ssh-key ~/.ssh/id_ed25519.pub',
         doc: 'a virtual machine, open to your key',
       },
+      {
+        line: 'carrel m new guests --driver micro',
+        doc: 'for guests of our hypervisor: put one into it, then machine run',
+      },
     ],
     load: async () => (await import('../commands/machines.ts')).machineNew,
   },
@@ -97,6 +101,7 @@ export const machineCommands: readonly CommandSpec[] = [
   {
     path: 'machine run',
     doc: 'run a program and wait for its end; its exit status is ours',
+    more: 'In a machine of the kind micro it is a guest: a file of the machine in C or assembly, compiled here with the kit, or a\nprogram. Its arguments: more sources, --mode, --vcpus, --ports MAP, and --fact NAME for the inspection.',
     arguments: [machine, { name: 'program', doc: 'program and its arguments', many: true }],
     options: [
       { flags: '--limit <time>', doc: 'how long it may run (60s)' },
@@ -110,6 +115,10 @@ export const machineCommands: readonly CommandSpec[] = [
     examples: [
       { line: 'carrel machine run web uname -a', doc: 'output and exit status are the program’s' },
       { line: 'carrel machine run --stdin web sh < script.sh', doc: 'a script' },
+      {
+        line: 'carrel machine run --limit 5s guests hello.c --vcpus 2',
+        doc: 'a guest in a machine of the kind micro, on two vCPUs',
+      },
     ],
     load: async () => (await import('../commands/machine-run.ts')).machineRun,
   },
@@ -179,7 +188,10 @@ export const machineCommands: readonly CommandSpec[] = [
     ],
     options: [{ flags: '--mode <octal>', doc: '0644' }],
     remote: true,
-    examples: [{ line: 'carrel machine put web index.html /srv/index.html', doc: 'copy in' }],
+    examples: [
+      { line: 'carrel machine put web index.html /srv/index.html', doc: 'copy in' },
+      { line: 'carrel machine put guests hello.c hello.c', doc: 'a guest, for machine run' },
+    ],
     load: async () => (await import('../commands/machine-files.ts')).machinePut,
   },
   {

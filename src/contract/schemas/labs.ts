@@ -28,7 +28,7 @@ export const lab = z.strictObject({
   points: z.number(),
   run: z.enum(['sandbox', 'machine']),
   image: name,
-  /** With `run: machine`: its kind, and how many wait for students. */
+  /** Students' own, and with `run: machine` those that grade: the kind, and how many wait. null: any container will do. */
   machine: z.strictObject({ driver: driverName, ready: z.int().min(0) }).nullable(),
   summary: z.string(),
   /** What a student hands in. */

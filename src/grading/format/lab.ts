@@ -85,7 +85,9 @@ function problemsOfSandbox({ start, machine, checks }: LabFields): Problem[] {
   const problems: Problem[] = [];
   if (start.length > 0)
     problems.push({ path: ['start'], message: 'prepares a machine, but run says sandbox' });
-  if (machine) problems.push({ path: ['machine'], message: 'describes a machine, but run says sandbox' });
+  // guests are run in sandboxes; where their authors try them is another thing
+  if (machine && machine.driver !== 'micro')
+    problems.push({ path: ['machine'], message: 'describes a machine, but run says sandbox' });
   for (const [index, check] of checks.entries())
     if (check.observe)
       problems.push({
@@ -101,6 +103,13 @@ const noSandbox =
 /** A lab whose submissions get a machine: what its driver does not have, and what cannot be seen of it. */
 function problemsOfMachine(lab: LabFields): Problem[] {
   const { driver } = resolveMachine(lab.machine);
+  if (driver === 'micro')
+    return [
+      {
+        path: ['machine', 'driver'],
+        message: 'is for guests, which checks of the kind guest run and judge: say run: sandbox',
+      },
+    ];
   const problems: Problem[] = [];
   for (const [index, { restart }] of lab.start.entries())
     if (restart !== undefined && driver === 'container')

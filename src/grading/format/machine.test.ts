@@ -99,3 +99,18 @@ test('only what boots can be restarted', () => {
   assert.equal(complaint(lab('{ driver: qemu }', [listen], start)), 'no complaint');
   assert.match(complaint(lab('', [listen], start)), /start\[0\]\.restart is for virtual machines/);
 });
+
+test('a lab of guests gives its students a machine for them, and is graded in sandboxes', () => {
+  const guests = lab('{ driver: micro, disk: 16M }', ['guest: { file: hello.c, expect: { end: halted } }']);
+  const sandbox = guests.replace('run: machine', 'run: sandbox');
+  assert.deepEqual(parse(sandbox).machine, {
+    driver: 'micro',
+    limits: { diskBytes: 16 * 2 ** 20 },
+    ready: 0,
+  });
+  assert.match(complaint(guests), /machine\.driver is for guests, .* say run: sandbox/);
+  assert.match(
+    complaint(sandbox.replace('disk: 16M', 'ready: 1')),
+    /machine\.ready is for virtual machines: a guest starts at once/,
+  );
+});

@@ -7,8 +7,10 @@ import { type ObserveSpec, observations } from './kinds.ts';
 const MiB = 2 ** 20;
 const GiB = 2 ** 30;
 
-export const labDriver = z.enum(['container', 'qemu']);
+export const labDriver = z.enum(['container', 'qemu', 'micro']);
 export type LabDriver = z.infer<typeof labDriver>;
+/** What submissions may be graded in; a guest is graded by a check of its own kind. */
+export type GradingDriver = Exclude<LabDriver, 'micro'>;
 
 /** Copies of one lab that may wait; each holds memory and a process of the host. */
 export const maxReady = 8;
@@ -24,11 +26,11 @@ export const machineFields = z
     ready: z.int().min(0).max(maxReady).optional(),
   })
   .superRefine(({ driver, memory, disk, ready }, context) => {
-    if (driver === 'container' && ready !== undefined)
+    if (driver !== 'qemu' && ready !== undefined)
       context.addIssue({
         code: 'custom',
         path: ['ready'],
-        message: 'is for virtual machines: a container starts at once',
+        message: `is for virtual machines: a ${driver === 'micro' ? 'guest' : 'container'} starts at once`,
       });
     if (driver === 'qemu' && memory !== undefined && memory < 64 * MiB)
       context.addIssue({
@@ -74,7 +76,7 @@ const insideVm =
   'is known to the kernel in the virtual machine only, and its root, the student, could make it say anything: look from outside, with listen, ping, console or file';
 
 /** What cannot be seen of a kind of machine, and why. */
-const refusals: Readonly<Record<LabDriver, Refusals>> = {
+const refusals: Readonly<Record<GradingDriver, Refusals>> = {
   container: { console: 'is for virtual machines: a container has no serial line' },
   qemu: {
     process: insideVm,
@@ -84,12 +86,12 @@ const refusals: Readonly<Record<LabDriver, Refusals>> = {
 };
 
 /** Looks at the disk of a machine that has been switched off. */
-export const needsPowerOff = (driver: LabDriver, observe: ObserveSpec): boolean =>
+export const needsPowerOff = (driver: GradingDriver, observe: ObserveSpec): boolean =>
   driver === 'qemu' && observe.file !== undefined;
 
 /** Why this cannot be observed of such a machine: the field and what is wrong with it. */
 export function refusalOf(
-  driver: LabDriver,
+  driver: GradingDriver,
   observe: ObserveSpec,
 ): { readonly field: Observation; readonly message: string } | undefined {
   const field = observations.find((each) => observe[each] !== undefined);

@@ -3,6 +3,7 @@ import type { Logger } from '#base/log.ts';
 import type { DriverName } from '#contract/schemas/machines.ts';
 import type { Fabric } from '#fabric/fabric.ts';
 import type { Images } from '#images/store.ts';
+import type { Sandboxes } from '#isolate/sandbox.ts';
 import type { ForkServer } from '#isolate/server.ts';
 import type { Driver } from '../driver.ts';
 import { createContainerDriver } from './container/driver.ts';
@@ -19,6 +20,8 @@ export interface DriverHost {
   /** Names this cloud's cgroups. */
   readonly instance: string;
   readonly log: Logger;
+  /** For what strangers write and the host has to read: compilers. Without them such work is refused. */
+  readonly sandboxes?: (() => Promise<Pick<Sandboxes, 'run'>>) | undefined;
 }
 
 /** Those that this build has. */

@@ -30,6 +30,8 @@ export const runOrder = z.strictObject({
   /** Bytes that each vCPU may print. */
   outputBytes: z.int().min(0),
   share: z.string().nullable(),
+  /** What the guest may do to it, all vCPUs and one run together; null: what is usual (share.ts). */
+  room: z.strictObject({ files: z.int().min(0), bytes: z.int().min(0) }).nullable(),
   /** One after the other, each in a new machine, with the same share. The report is about the last one. */
   runs: z.int().min(1).max(16),
   /** For somebody who watches: a line `{"began":true}` comes before the report, and text goes to a terminal as well. */

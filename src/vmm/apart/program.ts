@@ -12,6 +12,7 @@ import { isElf, readElf } from '../image/elf.ts';
 import { flatImage, type GuestImage } from '../image/image.ts';
 import { takeFacts } from '../inspect/facts.ts';
 import { createMachine, type Machine, type VcpuResult } from '../machine.ts';
+import { defaultShareLimits, type ShareLimits } from '../share.ts';
 import { descriptors, type RunOrder, runOrder, type RunReport, type VcpuReport, type Word } from './order.ts';
 
 function wordOf(machine: Machine, vcpu: number, { at, bytes }: Word): string | null {
@@ -49,6 +50,17 @@ function say(what: unknown): void {
   for (let at = 0; at < bytes.length;) at += writeSync(descriptors.report, bytes, at);
 }
 
+/** Each vCPU has an equal part of the room. */
+function shareLimitsOf({ room, vcpus }: Pick<RunOrder, 'room' | 'vcpus'>): ShareLimits {
+  const { files, creations, writtenBytes } = defaultShareLimits;
+  if (!room) return defaultShareLimits;
+  return {
+    files,
+    creations: Math.min(creations, Math.floor(room.files / vcpus)),
+    writtenBytes: Math.min(writtenBytes, Math.floor(room.bytes / vcpus)),
+  };
+}
+
 async function runOnce(
   kvm: Kvm,
   image: GuestImage,
@@ -64,7 +76,7 @@ async function runOnce(
     ports,
     outputLimit: outputBytes,
     signal,
-    ...(share !== null && { share }),
+    ...(share !== null && { share, shareLimits: shareLimitsOf(order) }),
     ...(live && { onLine: printLine(vcpus) }),
   });
   const after = takeFacts(machine, facts, results[0]);

@@ -15,7 +15,13 @@ import { flatImage, type GuestImage } from './image.ts';
 /** The kit: header, start code, linker script, examples. */
 export const kit = fileURLToPath(new URL('../../../guests', import.meta.url));
 
-const gcc = '/usr/bin/gcc';
+export const gcc = '/usr/bin/gcc';
+
+/** Where the kit lies in a sandbox in which a stranger's guest is compiled. */
+export const kitInside = '/kit';
+/** For there: the compiler's own headers (stdint.h), and none of a library's, for there is none to link. */
+export const withoutLibrary = '--sysroot=/nonexistent';
+
 const compileMs = 30_000;
 
 /** gcc(1); the reason stands beside each that is not self-evident. */

@@ -3,7 +3,14 @@
  * meet in one: what an author's test says must not be readable by what a student includes.
  */
 import { join } from 'node:path';
-import { guestCommand, isAssembly, kit, objectCommand } from '#vmm/image/compile.ts';
+import {
+  guestCommand,
+  isAssembly,
+  kit,
+  kitInside,
+  objectCommand,
+  withoutLibrary,
+} from '#vmm/image/compile.ts';
 import { modes } from '#vmm/modes/table.ts';
 import {
   type CheckContext,
@@ -18,7 +25,6 @@ import type { GuestRun } from '../../format/guest.ts';
 import { failed, noVerdict, type Outcome } from '../../judge/outcome.ts';
 import { runGcc } from '../gcc.ts';
 
-const kitInside = '/kit';
 const output = 'carrel-guest';
 /** What must be there to compile and to know the ports. */
 const leastKit = ['ports.h', 'start.S', 'guest.ld'] as const;
@@ -27,9 +33,6 @@ const kitInputs = (which: GuestRun['kit']): { host: string; guest: string }[] =>
   which === 'full'
     ? [{ host: kit, guest: kitInside }]
     : leastKit.map((name) => ({ host: join(kit, name), guest: `${kitInside}/${name}` }));
-
-/** The compiler's own headers (stdint.h), and none of a library's: there is none to link. */
-const noLibrary = '--sysroot=/nonexistent';
 
 interface Step {
   readonly argv: readonly string[];
@@ -43,7 +46,11 @@ const compile = (
   { argv, kit: which, work }: Step,
   blame?: (reason: string) => Outcome,
 ): Promise<Program> =>
-  runGcc(context, { argv: [...argv, noLibrary], output, inputs: kitInputs(which), work, mode: 0o644 }, blame);
+  runGcc(
+    context,
+    { argv: [...argv, withoutLibrary], output, inputs: kitInputs(which), work, mode: 0o644 },
+    blame,
+  );
 
 /** All of it is the student's: one step. */
 async function compileSubmitted(context: CheckContext, run: GuestRun, file: string): Promise<Program> {

@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { CarrelError } from '#base/errors.ts';
 import { newId } from '#base/ids.ts';
 import type { SandboxReport } from '#isolate/sandbox.ts';
+import { kvmFor } from '#vmm/apart/device.ts';
 import { machineCommand, seenInside } from '#vmm/apart/inside.ts';
 import { mostWords, type RunOrder, type RunReport, runReport } from '#vmm/apart/order.ts';
 import { findFact } from '#vmm/inspect/facts.ts';
@@ -18,7 +19,6 @@ import type { Limits } from '../../format/limits.ts';
 import { describeEnd, type Outcome } from '../../judge/outcome.ts';
 import { type FileSeen, fileSeen } from '../../judge/expect.ts';
 import { compileGuestOf } from './compile.ts';
-import { kvmFor } from './host.ts';
 
 /** What a run left: the machine's own report, and files of the share. */
 export interface Ran {
@@ -120,6 +120,7 @@ async function runProcess(
     limitMs: limits.wallMs,
     outputBytes: limits.outputBytes,
     share: run.share ? shareInside : null,
+    room: null, // its directory has limits of its own
     runs: run.runs,
     live: false,
     words,

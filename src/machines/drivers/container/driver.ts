@@ -1,30 +1,13 @@
 /** Containers: a shared image below, a layer of its own above, root inside, hanging off its own keeper. */
 import { rm } from 'node:fs/promises';
-import { join } from 'node:path';
 import { within } from '#base/deadline.ts';
 import { readInside, writeInside } from '../../files.ts';
 import { createCloner } from '#images/clone.ts';
 import { readCgroupLayout } from '#isolate/cgroups/layout.ts';
-import { machineGroup } from '#isolate/kept.ts';
 import { adoptKeeper, execPaths, type Keeper } from '#isolate/machine.ts';
-import {
-  type Capability,
-  type Driver,
-  type MachineSpec,
-  type RunningMachine,
-  type Runtime,
-  unsupported,
-} from '../../driver.ts';
-import {
-  endReport,
-  isFrozen,
-  killKept,
-  lastEnd,
-  reach,
-  removeDirectory,
-  tidyKept,
-  tracesOf,
-} from '../kept.ts';
+import type { Driver, MachineSpec, RunningMachine, Runtime } from '../../driver.ts';
+import { endReport, lastEnd, reach } from '../kept.ts';
+import { keptDriver, keptMachine } from '../keptmachine.ts';
 import { openKept } from '../terminal.ts';
 import type { DriverHost } from '../table.ts';
 import { introduce } from './identity.ts';
@@ -75,73 +58,33 @@ export function createContainerDriver(host: DriverHost): Driver {
     },
     adopt,
     lastEnd: ({ directory }) => lastEnd(directory),
-    kill: (spec) => killKept(spec, host),
-    tidy: (spec) => tidyKept(spec, host),
-    async remove(spec) {
-      await tidyKept(spec, host);
-      await removeDirectory(spec, host);
-    },
-    snapshot: refuse('snapshot'),
-    restore: refuse('snapshot'),
-    dropSnapshot: refuse('snapshot'),
+    ...keptDriver('container', host),
     openExec: ({ directory }, execId) => openKept(directory, execId),
     dropExec: ({ directory }, execId) =>
       rm(execPaths(directory, execId).folder, { recursive: true, force: true }),
-    traces: async () => tracesOf(host),
-    async sweep(id) {
-      const directory = join(host.directory, id);
-      await killKept({ id, directory }, host);
-      await tidyKept({ id }, host);
-      await removeDirectory({ directory, image: '' }, host);
-    },
   };
 }
-
-const refuse = (capability: Capability) => async (): Promise<never> => {
-  throw unsupported('container', capability);
-};
 
 /** The host's own processors run it, and nothing was started ahead of it. */
 const runtime: Runtime = { accelerator: null, startedFrom: 'image', note: null };
 
-function runningContainer(
-  keeper: Keeper,
-  spec: MachineSpec,
-  { instance, fabric }: DriverHost,
-): RunningMachine {
-  const layout = readCgroupLayout();
-  const group = machineGroup(instance, spec.id, layout);
-  let frozen = isFrozen(layout, group.path);
-  const thaw = async (): Promise<void> => {
-    await group.freeze(false);
-    frozen = false;
-  };
-  keeper.console.onOutput(() => undefined); // what init says is recorded; nobody waits for it here
+function runningContainer(keeper: Keeper, spec: MachineSpec, host: DriverHost): RunningMachine {
+  const { usage, ...machine } = keptMachine(keeper, spec, host, (options) =>
+    stopContainer(keeper, spec.directory, options),
+  );
   return {
-    process: { pid: keeper.initPid, startTime: keeper.initStartTime },
+    ...machine,
     runtime,
     ended: endReport(keeper),
-    async stop(options) {
-      if (frozen) await thaw(); // the frozen hear no signal
-      await stopContainer(keeper, spec.directory, options);
-    },
-    async pause() {
-      await group.freeze(true);
-      frozen = true;
-    },
-    resume: thaw,
-    isPaused: () => frozen,
-    isStalled: () => Promise.resolve(false), // its programs are told
     ready: ({ limitMs }) => within(limitMs, `machine ${spec.name} to answer`, answers(keeper, limitMs)),
     run: (request, { signal } = {}) =>
-      runProgram(keeper, request, { signal, oomKills: () => group.usage().oomKills }),
+      runProgram(keeper, request, { signal, oomKills: () => usage().oomKills }),
     exec: (id, request) => keepProgram(keeper, id, request),
     console: () => openConsole(keeper, spec.directory),
     readFile: (path, options) => readInside(keeper.initPid, path, options),
     writeFile: (path, bytes, { mode }) =>
       writeInside(keeper.initPid, path, bytes, { mode, owner: uidBaseOf(spec) }),
     resetPassword: () => changePassword(keeper),
-    stats: () => observe(spec.id, keeper.initPid, group.usage(), fabric),
-    release: () => keeper.close(),
+    stats: () => observe(spec.id, keeper.initPid, usage(), host.fabric),
   };
 }

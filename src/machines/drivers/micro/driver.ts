@@ -1,45 +1,27 @@
 /**
- * Micro-machines: a guest of the kit (guests/) on our own VMM, one process for each, hanging off its own keeper. A start
- * is a run: the machine is stopped when its guest has halted, and failed when that ended otherwise.
+ * Micro-machines: guests of the kit (guests/) on our own VMM, one process for each, hanging off its own keeper. A start is
+ * a run: the machine is stopped when its guest has halted, and failed when that ended otherwise.
+ *
+ * One made of a guest runs that; one made of a root file system with a compiler runs what its user puts among its files.
  */
-import { join } from 'node:path';
 import { until } from '#base/deadline.ts';
-import { probeKvm } from '#kvm/probe.ts';
-import { readCgroupLayout } from '#isolate/cgroups/layout.ts';
-import { adoptKept, type Kept, machineGroup } from '#isolate/kept.ts';
-import {
-  type Capability,
-  type Driver,
-  type MachineSpec,
-  type RunningMachine,
-  type Runtime,
-  unsupported,
-} from '../../driver.ts';
-import {
-  endReport,
-  isFrozen,
-  killKept,
-  lastEnd,
-  reach,
-  removeDirectory,
-  tidyKept,
-  tracesOf,
-} from '../kept.ts';
+import { CarrelError } from '#base/errors.ts';
+import { adoptKept, type Kept } from '#isolate/kept.ts';
+import { kvmHere } from '#vmm/apart/device.ts';
+import type { Driver, MachineSpec, RunByStart, RunningMachine, Runtime } from '../../driver.ts';
+import { endReport, lastEnd, reach } from '../kept.ts';
+import { keptDriver, keptMachine, refuse } from '../keptmachine.ts';
 import type { DriverHost } from '../table.ts';
 import { openConsole } from '../terminal.ts';
 import { observeMicro } from './observe.ts';
 import { hasBegun, inspectionOf, withFault } from './report.ts';
-import { prepareMicro, startMicro } from './start.ts';
+import { makeRun } from './run.ts';
+import { readShared, usageOf, writeShared } from './share.ts';
+import { imageOf, prepareMicro, startMicro } from './start.ts';
 import { stopMicro } from './stop.ts';
 import { validateMicro } from './validate.ts';
 
-const refuse = (capability: Capability) => async (): Promise<never> => {
-  throw unsupported('micro', capability);
-};
-
 export function createMicroDriver(host: DriverHost): Driver {
-  let known: Promise<Runtime> | undefined;
-  const runtimeHere = (): Promise<Runtime> => (known ??= findRuntime());
   const adopt = async (spec: MachineSpec): Promise<RunningMachine | undefined> => {
     const kept = await reach(spec, adoptKept);
     return kept && runningMicro(kept, spec, await runtimeHere(), host);
@@ -48,10 +30,10 @@ export function createMicroDriver(host: DriverHost): Driver {
     name: 'micro',
     capabilities: {
       pause: true,
-      run: false,
+      run: true,
       exec: false,
       console: true,
-      files: false,
+      files: true,
       stats: true,
       snapshot: false,
       clone: false,
@@ -68,30 +50,37 @@ export function createMicroDriver(host: DriverHost): Driver {
     },
     adopt,
     lastEnd: ({ directory }) => withFault(lastEnd(directory), directory),
+    runByStart: runsOf(host),
+    files: { read: readShared, write: writeShared },
     inspect: async (spec) => inspectionOf(spec),
-    kill: (spec) => killKept(spec, host),
-    tidy: (spec) => tidyKept(spec, host),
-    async remove(spec) {
-      await tidyKept(spec, host);
-      await removeDirectory(spec, host);
-    },
-    snapshot: refuse('snapshot'),
-    restore: refuse('snapshot'),
-    dropSnapshot: refuse('snapshot'),
+    ...keptDriver('micro', host),
     openExec: ({ directory }) => openConsole(directory), // there is no other program
-    dropExec: refuse('exec'),
-    traces: async () => tracesOf(host),
-    async sweep(id) {
-      const directory = join(host.directory, id);
-      await killKept({ id, directory }, host);
-      await tidyKept({ id }, host);
-      await removeDirectory({ directory, image: '' }, host);
+    dropExec: refuse('micro', 'exec'),
+  };
+}
+
+/** Of each machine one guest is made at a time: a compiler is not cheap, and has one directory to work in. */
+function runsOf(host: DriverHost): RunByStart {
+  const busy = new Set<string>();
+  return {
+    hasOwn: ({ kind }) => kind === 'guest',
+    async make(spec, request, { signal } = {}) {
+      if (busy.has(spec.id))
+        throw new CarrelError('wrong_state', `another guest is being made for machine ${spec.name}`, {
+          hint: 'wait until that is done',
+        });
+      busy.add(spec.id);
+      try {
+        return await makeRun(spec, await imageOf(spec, host), request, { sandboxes: host.sandboxes, signal });
+      } finally {
+        busy.delete(spec.id);
+      }
     },
   };
 }
 
-async function findRuntime(): Promise<Runtime> {
-  const { kind } = await probeKvm();
+async function runtimeHere(): Promise<Runtime> {
+  const { kind } = await kvmHere();
   const note =
     kind === 'emulating'
       ? 'KVM on this host is itself emulated: a guest makes about a million instructions in a second'
@@ -99,42 +88,21 @@ async function findRuntime(): Promise<Runtime> {
   return { accelerator: 'kvm', startedFrom: 'image', note };
 }
 
-function runningMicro(
-  kept: Kept,
-  spec: MachineSpec,
-  runtime: Runtime,
-  { instance }: DriverHost,
-): RunningMachine {
+function runningMicro(kept: Kept, spec: MachineSpec, runtime: Runtime, host: DriverHost): RunningMachine {
   const { directory } = spec;
-  const layout = readCgroupLayout();
-  const group = machineGroup(instance, spec.id, layout);
-  let frozen = isFrozen(layout, group.path);
+  const { usage, ...machine } = keptMachine(kept, spec, host, (options) =>
+    stopMicro(kept, directory, options),
+  );
   let over = false;
   const ended = endReport(kept).then((report) => {
     over = true;
     return withFault(report, directory);
   });
   ended.catch(() => undefined); // let go of: then nobody need be waiting
-  const thaw = async (): Promise<void> => {
-    await group.freeze(false);
-    frozen = false;
-  };
-  kept.console.onOutput(() => undefined); // what it prints is recorded; nobody waits for it here
   return {
-    process: { pid: kept.initPid, startTime: kept.initStartTime },
+    ...machine,
     runtime,
     ended,
-    async stop(options) {
-      if (frozen) await thaw(); // the frozen hear no signal
-      await stopMicro(kept, directory, options);
-    },
-    async pause() {
-      await group.freeze(true);
-      frozen = true;
-    },
-    resume: thaw,
-    isPaused: () => frozen,
-    isStalled: () => Promise.resolve(false), // it writes nothing but its report
     async ready({ limitMs }) {
       await until(
         limitMs,
@@ -144,13 +112,12 @@ function runningMicro(
         { everyMs: 10 },
       );
     },
-    run: refuse('run'),
-    exec: refuse('exec'),
+    run: refuse('micro', 'run'), // it runs already: see runByStart
+    exec: refuse('micro', 'exec'),
     console: () => openConsole(directory),
-    readFile: refuse('files'),
-    writeFile: refuse('files'),
-    resetPassword: refuse('password'),
-    stats: async () => observeMicro(group.usage()),
-    release: () => kept.close(),
+    readFile: (path, options) => readShared(spec, path, options),
+    writeFile: (path, bytes, options) => writeShared(spec, path, bytes, options),
+    resetPassword: refuse('micro', 'password'),
+    stats: async () => observeMicro(usage(), usageOf(spec).bytes),
   };
 }

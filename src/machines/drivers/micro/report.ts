@@ -15,7 +15,7 @@ export function hasBegun(directory: string): boolean {
 }
 
 /** The report; undefined before the end, and of a process that was killed. The file is a stranger's: see order.ts. */
-function readReport(directory: string): RunReport | undefined {
+export function readReport(directory: string): RunReport | undefined {
   const { report } = microPaths(directory);
   if (!existsSync(report)) return undefined;
   const last = readFileSync(report, 'utf8').trimEnd().split('\n').at(-1) ?? '';
@@ -57,9 +57,17 @@ export function inspectionOf({ directory, name }: Pick<MachineSpec, 'directory' 
     return { vcpus, facts: said.facts };
   }
   const runs = isLocked(keptPaths(directory).lock);
-  throw new CarrelError(
-    'wrong_state',
-    runs ? `the guest of machine ${name} is still running` : `machine ${name} has no run to look at`,
-    { hint: runs ? 'what it was is known when it has ended, or is stopped' : 'start it first' },
-  );
+  if (runs)
+    throw new CarrelError('wrong_state', `the guest of machine ${name} is still running`, {
+      hint: 'what it was is known when it has ended, or is stopped',
+    });
+  throw hasBegun(directory)
+    ? new CarrelError(
+        'wrong_state',
+        `the last run of machine ${name} was ended before it could say how it went`,
+        {
+          hint: 'start it again; machine stop lets it report',
+        },
+      )
+    : new CarrelError('wrong_state', `machine ${name} has no run to look at`, { hint: 'start it first' });
 }

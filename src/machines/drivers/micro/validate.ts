@@ -3,38 +3,35 @@ import { availableParallelism } from 'node:os';
 import { CarrelError } from '#base/errors.ts';
 import { formatSize } from '#base/units.ts';
 import type { GuestMode, Image } from '#images/layout.ts';
-import { openKvmDevice } from '#kvm/kvm.ts';
+import { kvmFor } from '#vmm/apart/device.ts';
+import { gcc } from '#vmm/image/compile.ts';
 import { windowBytes } from '#vmm/layout.ts';
-import { requireMode } from '#vmm/modes/require.ts';
 import type { MachineRequest } from '../../driver.ts';
+import { canCompile } from './compile.ts';
 import { vcpusOf } from './spec.ts';
 
 /** The mode of an image that is a guest. */
 export function modeOf({ name, kind, guest }: Pick<Image, 'name' | 'kind' | 'guest'>): GuestMode {
   if (kind === 'guest' && guest) return guest.mode;
-  throw new CarrelError(
-    'validation_failed',
-    `image ${name} is a ${kind}: this machine runs a guest of the hypervisor`,
-    {
-      hint: 'make one: carrel image import hello guests/examples/hello.c',
-    },
-  );
+  throw new CarrelError('internal', `image ${name} is a ${kind}, and no guest`);
 }
 
-/** Refuses an image that is no guest, a host that cannot run it, and limits that it cannot use. */
+/** Refuses what is neither a guest nor has a compiler for one, a host that cannot run it, and limits that it cannot use. */
 export async function validateMicro({ limits }: Pick<MachineRequest, 'limits'>, image: Image): Promise<void> {
-  const mode = modeOf(image);
+  if (image.kind !== 'guest' && !canCompile(image))
+    throw new CarrelError('validation_failed', `image ${image.name} has no ${gcc} to compile guests with`, {
+      hint: 'choose debian-12; or make an image of one guest: carrel image import hello guests/examples/hello.c',
+    });
   if (limits.cpus > availableParallelism())
     throw new CarrelError(
       'validation_failed',
       `${limits.cpus} processors are more than this host's ${availableParallelism()}`,
     );
-  const vcpus = vcpusOf(limits);
+  const vcpus = image.kind === 'guest' ? vcpusOf(limits) : 1;
   if (limits.memoryBytes < vcpus * windowBytes)
     throw new CarrelError(
       'validation_failed',
       `${vcpus} vCPUs have ${formatSize(vcpus * windowBytes)} of memory, more than ${formatSize(limits.memoryBytes)}`,
     );
-  openKvmDevice().close(); // says why if it cannot be used
-  await requireMode(mode, vcpus);
+  (await kvmFor(image.kind === 'guest' ? modeOf(image) : 'long', vcpus)).close(); // says why if it cannot be
 }

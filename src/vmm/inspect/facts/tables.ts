@@ -85,4 +85,14 @@ export const tableFacts: readonly Fact[] = [
       return result.mapped ? result.physical : 'not mapped';
     },
   },
+  {
+    name: 'walk.why',
+    argument: 'address',
+    when: 'before',
+    doc: 'why a guest-virtual address is not mapped, or: mapped',
+    value: ({ space }, at) => {
+      const { result } = space.walk(BigInt(at));
+      return result.mapped ? 'mapped' : result.why;
+    },
+  },
 ];
