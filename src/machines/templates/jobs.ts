@@ -130,6 +130,7 @@ async function finish(cloud: Cloud, row: Row, key: string, bytes: number): Promi
 
 async function fail(cloud: Cloud, row: Row, error: unknown): Promise<void> {
   const failure = storedError(error);
+  cloud.log.warn('a template could not be made', { template: row.id, image: row.image, ...failure });
   await cloud.db
     .updateTable('vm_templates')
     .set({ state: 'failed', failure: json(failure) })

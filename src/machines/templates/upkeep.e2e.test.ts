@@ -1,6 +1,15 @@
 /** What becomes of templates by themselves: made, out of date, too many; and of the copies that wait when daemons die. */
 import assert from 'node:assert/strict';
-import { cpSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
@@ -259,5 +268,46 @@ test(
     await bed.machines.templates.remove(actor, template.id);
     await settled(0);
     assert.deepEqual(directories(), []);
+  },
+);
+
+test(
+  'one that is wanted and could not be made says why, and is tried again by itself',
+  { skip },
+  async () => {
+    const before = await list();
+    // where templates lie there is no directory
+    const place = join(bed.dataDirectory, 'templates');
+    mkdirSync(place, { recursive: true });
+    renameSync(place, `${place}.away`);
+    writeFileSync(place, '');
+    const wanted = { image: 'tiny', limits: { cpus: 1, memoryBytes: 160 * 2 ** 20 } };
+    const { templateId, job } = await bed.machines.templates.park(actor, wanted);
+    const now = async (): Promise<Template | undefined> => (await list()).find(({ id }) => id === templateId);
+    const failed = await waitForJob(bed.store, job.id, { limitMs: patienceMs, pollMs: 100 });
+    assert.equal(failed.state, 'failed');
+    const seen = await now();
+    assert.equal(seen?.state, 'failed');
+    assert.ok(seen.failure?.message);
+    rmSync(place);
+    renameSync(`${place}.away`, place);
+    await sleep(2000); // several looks
+    assert.equal((await now())?.state, 'failed', 'not at once');
+    await bed.store.db
+      .updateTable('jobs')
+      .set({ ended_at: new Date(Date.now() - 3 * 60_000) })
+      .where('id', '=', job.id)
+      .execute();
+    await until(
+      patienceMs,
+      'it to be made',
+      async () => {
+        const template = await now();
+        return template?.state === 'ready' && template.failure === null ? true : undefined;
+      },
+      { everyMs: 100 },
+    );
+    await bed.machines.templates.remove(actor, templateId);
+    await settled(before.length);
   },
 );

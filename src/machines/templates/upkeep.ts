@@ -25,6 +25,7 @@ import { discard } from './jobs.ts';
 import { fillJob } from './kinds.ts';
 import { keepPools, type Pool } from './pools.ts';
 import { markStale, maxTemplates, requestPark } from './requests.ts';
+import { retryFailed } from './retry.ts';
 import { fillKey, limitsOfTemplate, parkKey, templateDriver, templateDriverName } from './rows.ts';
 
 export interface UpkeepOptions {
@@ -63,6 +64,10 @@ export async function keepTemplates(
   if (thorough) await findStale(cloud, requireImage, rows, options);
   await keepPools(cloud, requireImage, await options.pools());
   await endLost(cloud, rows, spares, { thorough });
+  await retryFailed(cloud, requireImage, rows, {
+    priority: backgroundPriority,
+    keyNow: (row) => keyNow(cloud, requireImage, row),
+  });
   const stale = rows.filter(({ state }) => state === 'stale');
   if (stale.length > 0 || thorough) await collect(cloud);
   await refill(cloud, await selectTemplates(cloud.db), spares);

@@ -4,7 +4,6 @@ import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import * as fc from 'fast-check';
 import { until } from '#base/deadline.ts';
 import { createLogger } from '#base/log.ts';
 import { launchOk } from '#host/launch.ts';
@@ -12,7 +11,7 @@ import { tryLock } from '#host/flock.ts';
 import { keptPaths } from '#isolate/kept.ts';
 import { dropDiskSnapshot, openDisk, snapshotDisk } from './disk.ts';
 import { type DiskFiles, layerPath, requireState } from './files.ts';
-import { createMerging, type Merging, pauseAfter } from './merging.ts';
+import { createMerging, type Merging, pauses } from './merging.ts';
 import { fill, MiB, shown, skip, withDisk } from './testing.ts';
 
 const patienceMs = 120_000;
@@ -133,10 +132,10 @@ test('a failure is told with its reason, and is not tried again at once', { skip
     assert.match(at.lines[0] ?? '', /"machine":"m-.*2\.qcow2 is not a layer as we make it/);
     await at.merging.before(files, { longest: 1 });
     assert.equal(told(), 1, 'not at once');
-    at.pass(pauseAfter(1));
+    at.pass(pauses.firstMs);
     await at.merging.before(files, { longest: 1 });
     assert.equal(told(), 2);
-    at.pass(pauseAfter(1));
+    at.pass(pauses.firstMs);
     await at.merging.before(files, { longest: 1 });
     assert.equal(told(), 2, 'longer after the second');
     await at.merging.later(files, { asked: true });
@@ -174,7 +173,7 @@ test(
           await launchOk(['mount', '-o', 'remount,size=300m', within]);
           await at.merging.before(files, { longest: 1 });
           assert.equal(await layersOf(files), 2, 'not at once');
-          at.pass(pauseAfter(1));
+          at.pass(pauses.firstMs);
           await at.merging.before(files, { longest: 1 });
           assert.equal(await layersOf(files), 1);
           assert.ok(before.equals(await shown(files)));
@@ -187,12 +186,3 @@ test(
     }
   },
 );
-
-test('the more often it has failed, the longer nobody tries, but never longer than a day', () => {
-  fc.assert(
-    fc.property(fc.integer({ min: 1, max: 2000 }), (count) => {
-      const pause = pauseAfter(count);
-      assert.ok(pause > 0 && pause <= pauseAfter(count + 1) && pause <= 24 * 3_600_000);
-    }),
-  );
-});

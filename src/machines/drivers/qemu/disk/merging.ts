@@ -10,6 +10,7 @@
 import { readFile, rm } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { z } from 'zod';
+import { pauseAfter } from '#base/backoff.ts';
 import { CarrelError, errnoOf, type ErrorCode, isCarrelError, messageOf } from '#base/errors.ts';
 import type { Logger } from '#base/log.ts';
 import { writeFileAtomic } from '#host/files.ts';
@@ -23,8 +24,7 @@ const startMs = 30_000;
 /** How long somebody who wants the disk goes unnoticed. */
 const lookMs = 50;
 /** After a failure; twice as long after each further one. */
-const firstPauseMs = 5 * 60_000;
-const longestPauseMs = 24 * 60 * 60_000;
+export const pauses = { firstMs: 5 * 60_000, longestMs: 24 * 60 * 60_000 } as const;
 
 const failures = z.strictObject({
   count: z.int().positive(),
@@ -63,10 +63,6 @@ async function failuresOf(directory: string): Promise<Failures | undefined> {
   }
 }
 
-/** How long nobody tries after so many failures. Pure. */
-export const pauseAfter = (count: number): number =>
-  Math.min(longestPauseMs, firstPauseMs * 2 ** (count - 1));
-
 const tooLate: ErrorCode = 'deadline_exceeded';
 /** Somebody else's wish, which is no failure. */
 const brokenOff = new CarrelError('cancelled', 'the merging of layers was broken off');
@@ -81,7 +77,7 @@ export function createMerging({ log, now = Date.now }: MergingOptions): Merging 
     const failed = await failuresOf(directory);
     // what takes too long for a start does not for the background
     if (!failed || (!hurry && failed.code === tooLate)) return true;
-    return now() - Date.parse(failed.at) >= pauseAfter(failed.count);
+    return now() - Date.parse(failed.at) >= pauseAfter(failed.count, pauses);
   };
 
   const attempt = async (
@@ -107,7 +103,7 @@ export function createMerging({ log, now = Date.now }: MergingOptions): Merging 
         machine,
         reason,
         count,
-        again: new Date(now() + pauseAfter(count)).toISOString(),
+        again: new Date(now() + pauseAfter(count, pauses)).toISOString(),
       });
       const code = isCarrelError(error) ? error.code : 'internal';
       const note: Failures = { count, at: new Date(now()).toISOString(), code, reason };
