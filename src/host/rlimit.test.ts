@@ -23,9 +23,12 @@ test(
       await until(10_000, 'it to run', there);
       const sleeper = identify(child.pid ?? 0);
       assert.ok(sleeper);
+      const limits = (): string => readFileSync(`/proc/${sleeper.pid}/limits`, 'utf8');
+      assert.equal(await lowerFileLimit(sleeper, { uid, bytes: 2 ** 30, forNow: true }), true);
+      assert.match(limits(), /^Max file size +1073741824 +unlimited +bytes/m);
+      // less than ever, and more than just now
       assert.equal(await lowerFileLimit(sleeper, { uid, bytes: 5 * 2 ** 30 }), true);
-      const limits = readFileSync(`/proc/${sleeper.pid}/limits`, 'utf8');
-      assert.match(limits, /^Max file size +5368709120 +5368709120 +bytes/m);
+      assert.match(limits(), /^Max file size +5368709120 +5368709120 +bytes/m);
       child.kill('SIGKILL');
       await ended;
       assert.equal(await lowerFileLimit(sleeper, { uid, bytes: 2 ** 30 }), false);

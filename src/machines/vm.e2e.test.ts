@@ -183,7 +183,7 @@ test('several at once are all themselves', { skip }, async () => {
 });
 
 test(
-  'what was read of a program is still there when its machine has stopped, and after it has started again',
+  'what programs wrote is still there when their machine was stopped, read or not, and after it has started again',
   { skip },
   async () => {
     const id = await make('kept');
@@ -217,12 +217,17 @@ test(
       assert.deepEqual((await bed.machines.getExec(id, ended.id)).end, { kind: 'exited', status: 7 });
       assert.equal(await textOf(cut.id), 'begun\n');
       assert.deepEqual((await bed.machines.getExec(id, cut.id)).end, { kind: 'killed', reason: 'cancelled' });
-      await assert.rejects(textOf(unread.id), (error) => isCarrelError(error, 'gone'));
+      assert.equal(await textOf(unread.id), 'nobody\n');
+      assert.deepEqual((await bed.machines.getExec(id, unread.id)).end, { kind: 'exited', status: 0 });
     };
     await done(bed.machines.stop(anna, id, { graceMs: 30_000 }));
     await check();
     await done(bed.machines.start(anna, id));
     await check();
+    // nobody is asked when the power is cut
+    const lost = await started('echo lost');
+    await done(bed.machines.stop(anna, id, { graceMs: 0 }));
+    await assert.rejects(textOf(lost.id), (error) => isCarrelError(error, 'gone'));
     await done(bed.machines.remove(anna, id));
   },
 );

@@ -17,6 +17,7 @@ import {
   type Settle,
   undoSnapshots,
 } from './disk.ts';
+import { holdOutputs } from './outputs.ts';
 import { configOf } from './rows.ts';
 
 export interface WorkContext {
@@ -154,8 +155,10 @@ async function ready(scene: Scene, machine: RunningMachine, patience?: Patience)
 }
 
 async function stop(scene: Scene, graceMs: number): Promise<undefined> {
-  const { driver, spec, cloud } = scene;
+  const { driver, spec, cloud, row } = scene;
   scene.step(graceMs > 0 ? 'shut down' : 'power off');
+  const answers = row.state === 'running' && !row.asleep && driver.capabilities.exec;
+  using _outputs = graceMs > 0 && answers ? await holdOutputs(cloud, driver, spec) : undefined;
   await endAll(cloud, driver, spec, graceMs);
   await driver.tidy(spec);
   return undefined;

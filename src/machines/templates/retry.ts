@@ -18,7 +18,7 @@ async function isDue({ db }: Pick<Cloud, 'db'>, { id, created_at: made }: Row): 
     .where('dedupe_key', '=', parkKey(id))
     .where('state', '=', 'failed')
     .executeTakeFirstOrThrow();
-  return Date.now() - (last ?? made).getTime() >= pauseAfter(Number(count), pauses);
+  return Date.now() - (last ?? made).getTime() >= pauseAfter(count, pauses);
 }
 
 /** `keyNow`: of the template that a new machine of that image and size would be copied from. */
@@ -26,7 +26,10 @@ export async function retryFailed(
   cloud: Cloud,
   requireImage: RequireImage,
   rows: readonly Row[],
-  { priority, keyNow }: { readonly priority: number; keyNow(row: Row): Promise<string | undefined> },
+  {
+    priority,
+    keyNow,
+  }: { readonly priority: number; readonly keyNow: (row: Row) => Promise<string | undefined> },
 ): Promise<void> {
   for (const row of rows) {
     if (row.state !== 'failed' || !isWanted(row) || !(await isDue(cloud, row))) continue;

@@ -43,19 +43,30 @@ export async function saveOutput(directory: string, id: string, terminal: Termin
   await writeFileAtomic(path, Buffer.concat([page, head, last.bytes]));
 }
 
-/** Terminals of this process that would write a file down, by its path. Each forgets about it when asked. */
-const writers = new Map<string, Set<() => Promise<void>>>();
+/** A terminal of this process that writes a file down. */
+interface Writer {
+  /** It does not, from now on. */
+  forget(): Promise<void>;
+  /** What it has begun to write is there. */
+  settled(): Promise<void>;
+}
+
+/** By the path of the file. */
+const writers = new Map<string, Set<Writer>>();
+const writersOf = (path: string): Writer[] => [...(writers.get(path) ?? [])];
 
 /** Nothing happens if nothing is kept. Terminals that are open, or were just now, do not write it down again. */
 export async function dropOutput(directory: string, id: string): Promise<void> {
   const path = pathOf(directory, id);
-  await Promise.all([...(writers.get(path) ?? [])].map((forget) => forget()));
+  await Promise.all(writersOf(path).map((writer) => writer.forget()));
   await rm(path, { force: true });
 }
 
 /** A terminal of what was written down; `gone` when that is nothing. The program has ended, as its machine has. */
 export async function openOutput(directory: string, id: string): Promise<Terminal> {
-  const bytes = await readAll(pathOf(directory, id));
+  const path = pathOf(directory, id);
+  await Promise.all(writersOf(path).map((writer) => writer.settled()));
+  const bytes = await readAll(path);
   if (!bytes)
     throw new CarrelError(
       'gone',
@@ -95,12 +106,15 @@ export function saving(directory: string, id: string, terminal: Terminal): Termi
   const path = pathOf(directory, id);
   let saved = Promise.resolve();
   let wanted = true;
-  const forget = async (): Promise<void> => {
-    wanted = false;
-    await saved;
+  const own: Writer = {
+    async forget() {
+      wanted = false;
+      await saved;
+    },
+    settled: () => saved,
   };
   const others = writers.get(path) ?? new Set();
-  writers.set(path, others.add(forget));
+  writers.set(path, others.add(own));
   const save = (): void => {
     // output that cannot be kept is as lost as before; a directory that is gone needs none
     saved = saved
@@ -108,7 +122,7 @@ export function saving(directory: string, id: string, terminal: Terminal): Termi
       .catch(() => undefined);
   };
   const leave = (): void => {
-    others.delete(forget);
+    others.delete(own);
     if (others.size === 0 && writers.get(path) === others) writers.delete(path);
   };
   const stop = terminal.watch(() => {

@@ -14,6 +14,7 @@ import { join } from 'node:path';
 import { sleep } from '#base/deadline.ts';
 import { CarrelError, errnoOf, messageOf } from '#base/errors.ts';
 import { isLocked } from '#host/flock.ts';
+import type { ProcessIdentity } from '#host/processes.ts';
 import { lowerFileLimit } from '#host/rlimit.ts';
 import { adoptKept, type Kept, keptPaths, machineGroup } from '#isolate/kept.ts';
 import type { MachineSpec } from '../../../driver.ts';
@@ -142,9 +143,15 @@ async function launchClone(
   });
 }
 
-/** Whose disk it will have is not known yet: only what is there already can be made lower, see `adoptSpare`. */
+/**
+ * Whose disk it will have is not known yet, and a hard limit can be made lower but not higher: it is the owner's from
+ * `adoptSpare` on. While it waits the soft one is that of the disk it has, which holds unless somebody has taken over
+ * QEMU, and nobody but the image's maker has had a word in it yet.
+ */
 const nobodys = { cable: 'loose', fileBytes: 2 ** 50 } as const;
 const owned = { cable: 'plugged', fileBytes: null } as const;
+
+const qemuOf = ({ initPid: pid, initStartTime: startTime }: Kept): ProcessIdentity => ({ pid, startTime });
 
 /** A copy with everything loaded, stopped: nobody is waiting for it yet, and it has no place in a network. */
 export async function preloadClone(
@@ -156,6 +163,8 @@ export async function preloadClone(
   const { directory } = spec;
   const kept = await launchClone(spec, files, template, parts, nobodys, loadState);
   try {
+    const bytes = layerFileBytes(template.diskBytes);
+    await lowerFileLimit(qemuOf(kept), { uid: files.uid, bytes, forNow: true });
     await warm(spec, parts);
     await syncNewDisk(directory, layers.own);
     await note(directory, 'waiting');
@@ -203,10 +212,9 @@ export async function adoptSpare(
     const state = await requireState(directory);
     const { accelerator } = await parts.acceleration();
     machineGroup(instance, id).limit(groupLimits(limits, accelerator));
-    const qemu = { pid: kept.initPid, startTime: kept.initStartTime };
     const { name, address, mac, bytesPerSecond } = network;
     await Promise.all([
-      lowerFileLimit(qemu, { uid: files.uid, bytes: layerFileBytes(files.bytes) }),
+      lowerFileLimit(qemuOf(kept), { uid: files.uid, bytes: layerFileBytes(files.bytes) }),
       fabric.connectTap({ machineId: id, owner: ownerId, network: name, address, mac, bytesPerSecond }),
     ]);
     await withQmp(directory, async (qmp) => {

@@ -5,6 +5,7 @@ import { chmod } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { sleep } from '#base/deadline.ts';
+import { adoptKept } from '#isolate/kept.ts';
 import { linkNames, openTap } from '#test/netbed.ts';
 import type { MachineSpec, RunningMachine } from '../../../driver.ts';
 import type { TemplateDriver } from '../../../templates/driver.ts';
@@ -190,23 +191,29 @@ test('a machine that has a snapshot before its first start keeps it, and boots',
   await end(spec, again);
 });
 
+/** How long a file of the process may be: the soft limit and the hard one. */
+const allowedFor = (pid: number): string[] | undefined =>
+  /^Max file size +(\d+) +(\d+) /m.exec(readFileSync(`/proc/${pid}/limits`, 'utf8'))?.slice(1);
+
 test('a copy that waits is nobody until it gets an owner, and then at once', { skip }, async () => {
   const { id, directory, limits, image, uidSlot } = bed.spec();
   await templates.preload({ id, directory, limits, image, uidSlot });
   assert.equal(await templates.waits({ id, directory }), true);
   const spec = bed.spec({ id, directory, uidSlot, limits: { ...limits, cpus: 0.5, diskBytes: 2 ** 30 } });
   assert.equal(await bed.driver.adopt(spec), undefined);
+  const waiting = await adoptKept(directory);
+  assert.ok(waiting);
+  const [now] = allowedFor(waiting.initPid) ?? [];
+  assert.equal(now, `${layerFileBytes(bed.image.disk?.virtualBytes ?? 0)}`);
+  waiting.close();
   const machine = await bed.boot(spec);
   assert.equal(await templates.waits({ id, directory }), false);
   assert.equal(machine.runtime.startedFrom, 'template', machine.runtime.note ?? '');
   assert.equal(await shell(machine, 'hostname'), spec.name);
   await shell(machine, 'ping -c 1 -W 5 192.168.0.1');
   assert.ok(Number(await shell(machine, "df -k / | awk 'NR == 2 { print $2 }'")) > 800 * 1024);
-  const allowed = /^Max file size +(\d+) +(\d+) /m.exec(
-    readFileSync(`/proc/${machine.process.pid}/limits`, 'utf8'),
-  );
   const most = `${layerFileBytes(2 ** 30)}`; // what its own disk needs, not what a parked one had
-  assert.deepEqual(allowed?.slice(1), [most, most]);
+  assert.deepEqual(allowedFor(machine.process.pid), [most, most]);
   await end(spec, machine);
 });
 
