@@ -64,14 +64,15 @@ async function crashAt(step: string, specs: readonly MachineSpec[]): Promise<voi
   await exit;
 }
 
-/** Processes of the machine's user: QEMU, and qemu-img that merges its layers. */
-function copiesOf({ uidSlot }: MachineSpec): number[] {
+/** Processes of the machine's user: QEMU, and qemu-img that merges its layers, also one that is being ended. */
+function processesOf({ uidSlot }: MachineSpec, name = ''): number[] {
   const uid = 1_000_000 + uidSlot * 65_536 + 1;
+  const wanted = new RegExp(`^Name:\\t${name}[^]*^Uid:\\t${uid}\\t`, 'm');
   return readdirSync('/proc')
     .filter((name) => /^\d+$/.test(name))
     .filter((pid) => {
       try {
-        return new RegExp(`^Uid:\\t${uid}\\t`, 'm').test(readFileSync(`/proc/${pid}/status`, 'utf8'));
+        return wanted.test(readFileSync(`/proc/${pid}/status`, 'utf8'));
       } catch {
         return false;
       }
@@ -79,9 +80,13 @@ function copiesOf({ uidSlot }: MachineSpec): number[] {
     .map(Number);
 }
 
+const copiesOf = (spec: MachineSpec): number[] => processesOf(spec, 'qemu-system');
+
 /** Also a qemu-img that was broken off, which is init's to reap. */
 async function untilGone(spec: MachineSpec): Promise<void> {
-  await until(5000, 'all its processes to be gone', () => (copiesOf(spec).length === 0 ? true : undefined));
+  await until(5000, 'all its processes to be gone', () =>
+    processesOf(spec).length === 0 ? true : undefined,
+  );
 }
 
 /** A merge that was cut off leaves clusters that nobody uses (status 3 of qemu-img(1)); whatever else is wrong, is. */
