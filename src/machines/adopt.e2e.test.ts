@@ -13,6 +13,7 @@ import type { Actor } from '#base/actor.ts';
 import { instanceOf } from './service.ts';
 import type { Attachment } from './stream.ts';
 import { type Bed, startBed } from './testing.ts';
+import { keeperOf } from './testing-rows.ts';
 
 const skip = process.getuid?.() === 0 ? false : 'needs root';
 let bed: Bed;
@@ -86,10 +87,8 @@ test(
 test('machines, consoles and programs outlive the daemon, and are found again', { skip }, async () => {
   const id = await bed.make(anna);
   const { db } = bed.store;
-  const keeperOf = async () =>
-    (await db.selectFrom('machines').select('keeper').where('id', '=', id).executeTakeFirstOrThrow()).keeper;
-  const init = await keeperOf();
-  assert.ok(init && isAlive(init));
+  const init = await keeperOf(db, id);
+  assert.ok(isAlive(init));
   const program = await bed.machines.createExec(
     anna,
     id,
@@ -106,7 +105,7 @@ test('machines, consoles and programs outlive the daemon, and are found again', 
   const seen = (early.from ?? 0) + Buffer.byteLength(early.text);
   await bed.resume();
 
-  assert.deepEqual(await keeperOf(), init);
+  assert.deepEqual(await keeperOf(db, id), init);
   assert.equal((await bed.machines.get(id)).state, 'running');
   const reply = await bed.machines.run(id, runRequest.parse({ argv: ['hostname'] }));
   assert.deepEqual(reply.end, { kind: 'exited', status: 0 });
@@ -209,12 +208,7 @@ test(
 test('the end of a cloud takes a paused machine along', { skip }, async () => {
   const id = await bed.make(anna);
   await bed.done(bed.machines.pause(anna, id));
-  const { keeper } = await bed.store.db
-    .selectFrom('machines')
-    .select('keeper')
-    .where('id', '=', id)
-    .executeTakeFirstOrThrow();
-  assert.ok(keeper);
+  const keeper = await keeperOf(bed.store.db, id);
   await bed.suspend();
   await sweepGroups(readCgroupLayout(), instanceGroup(instanceOf(bed.dataDirectory)));
   assert.ok(!isAlive(keeper));

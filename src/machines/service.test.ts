@@ -7,6 +7,7 @@ import { until } from '#base/deadline.ts';
 import { statOf } from '#host/processes.ts';
 import { cancelJob } from '#jobs/queue.ts';
 import { skip, useBed } from './testing-bed.ts';
+import { keeperOf } from './testing-rows.ts';
 import { isCode } from './testing-shell.ts';
 import { request } from './testing.ts';
 
@@ -169,12 +170,7 @@ test('a create that is cancelled leaves a failed machine and no traces', { skip 
 test('when its first process dies, the machine says so', { skip }, async () => {
   const id = await on.bed.make(on.anna);
   const { gen } = await on.bed.machines.get(id);
-  const row = await on.bed.store.db
-    .selectFrom('machines')
-    .select('keeper')
-    .where('id', '=', id)
-    .executeTakeFirstOrThrow();
-  const pid = row.keeper?.pid ?? 0;
+  const { pid } = await keeperOf(on.bed.store.db, id);
   assert.ok(pid > 1 && statOf(pid));
   process.kill(pid, 'SIGKILL');
   const machine = await on.bed.machines.waitForGen(id, gen, 5000);

@@ -8,15 +8,8 @@ import * as fc from 'fast-check';
 import { parse } from 'yaml';
 import { cloudInitDisk, writeCloudInitDisk, yamlOf } from './cloudinit.ts';
 import { makeIdentity, makeSecrets, type Secrets } from './identity.ts';
+import { network } from './testing-identity.ts';
 
-const network = {
-  name: 'default',
-  address: '10.9.8.7',
-  prefix: 24,
-  gateway: '10.9.8.1',
-  mac: '52:54:00:09:08:07',
-  bytesPerSecond: null,
-};
 const spec = { id: 'm-1', name: 'web', sshKeys: ['ssh-ed25519 AAAA "you": é'], network };
 
 /** The three files, which lie one after another from the 21st sector on. */

@@ -10,15 +10,8 @@ import { makeIdentity, makeSecrets, secretsOf } from './identity.ts';
 import { newPassword } from '../../password.ts';
 import { hashPassword } from './password.ts';
 import { seedArchive } from './seed.ts';
+import { network } from './testing-identity.ts';
 
-const network = {
-  name: 'default',
-  address: '10.9.8.7',
-  prefix: 24,
-  gateway: '10.9.8.1',
-  mac: '52:54:00:09:08:07',
-  bytesPerSecond: null,
-};
 const spec = { id: 'm-1', name: 'web', sshKeys: ['ssh-ed25519 AAAA you'], network };
 
 function needs(program: string): string | false {
