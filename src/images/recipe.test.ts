@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdir, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { isCarrelError } from '#base/errors.ts';
@@ -86,4 +86,13 @@ test('a star stands for any characters, everything else for itself', () => {
   assert.ok(matches('*', '.hidden'));
   assert.ok(matches('*-old', 'status-old') && !matches('*-old', 'status-older'));
   assert.ok(!matches('a.c', 'abc') && matches('a+(b)', 'a+(b)'));
+});
+
+test('what the recipes that come with Carrel copy is there', async () => {
+  const directory = join(import.meta.dirname, '../../recipes');
+  const copied: string[] = [];
+  for (const { steps } of (await readRecipes(directory)).values())
+    for (const step of steps) if (step.do === 'copy_files') copied.push(step.from);
+  assert.ok(copied.includes('linux/files'));
+  for (const from of copied) assert.ok((await readdir(join(directory, from))).length > 0, from);
 });

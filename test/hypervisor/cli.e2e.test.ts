@@ -132,6 +132,13 @@ suite('the vmm commands', { skip: withoutKvm }, () => {
     const probe = await vmm('probe');
     assert.match(probe.stdout, /API version 12, kvm_run of \d+ bytes/);
     assert.match(probe.stdout, /^IMMEDIATE_EXIT +yes /m);
+    const { systemCalls } = await probeKvm();
+    assert.match(
+      probe.stdout,
+      systemCalls
+        ? /^Linux: runs/m
+        : /^Linux: .* no further: at user privilege the instruction syscall .*LSTAR/m,
+    );
   });
 
   test('a simulated vmcall says so in every line, in what it costs and in JSON', async () => {

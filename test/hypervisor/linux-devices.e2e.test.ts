@@ -12,6 +12,7 @@ import { holdings, withoutKvm } from '#kvm/testing.ts';
 import { createLinuxMachine } from '#vmm/linux/machine.ts';
 import { readKernel } from '#vmm/linux/read-kernel.ts';
 import { linkNames, makeNetns, type Netbed, netnsLeft } from '#test/netbed.ts';
+import { probeKvm } from '#kvm/probe.ts';
 import { compileKernel, startVmm } from './ourkernel.ts';
 
 const limitMs = 60_000;
@@ -47,6 +48,27 @@ suite('the devices of vmm linux', { skip: withoutKvm }, () => {
     vmm.type('a\nb\nquit\n');
     assert.equal(await vmm.ended(), 0, vmm.notes);
     await vmm.said(/\nA\nB\naccesses \d+ notifications \d+ interrupts \d+\n$/);
+  });
+
+  test('where KVM cannot go on, the command says at which instruction, and fails', async () => {
+    const apart = await mkdtemp(join(tmpdir(), 'carrel-stuck-'));
+    try {
+      const source = join(apart, 'stuck.S');
+      // an emulating KVM does not know popcnt
+      const text = '.globl _start\n_start: popcnt %rsp, %rax\n mov $1, %al\n outb %al, $0xf4\n hlt\n';
+      await writeFile(source, text);
+      await using vmm = startVmm(['linux', '--kernel', await compileKernel(apart, source)]);
+      assert.equal(await vmm.ended(), 1, vmm.notes);
+      const { kind } = await probeKvm();
+      assert.match(
+        vmm.notes,
+        kind === 'emulating'
+          ? /Guest shutdown: vCPU 0 cannot go on at 0x101000: INTERNAL_ERROR, .* \(f3480fb8c4/
+          : /Guest shutdown: debug exit with status 1/,
+      );
+    } finally {
+      await rm(apart, { recursive: true });
+    }
   });
 
   test('a command line of one’s own is the one that counts', async () => {

@@ -11,13 +11,15 @@ const root = fileURLToPath(new URL('../..', import.meta.url));
 /** A loaded machine. */
 const limitMs = 60_000;
 
-/** An ELF kernel at 1 MiB, in `directory`. */
-export async function compileKernel(directory: string): Promise<string> {
+/** An ELF kernel at 1 MiB, in `directory`: that of virtio-kernel.c, or another. */
+export async function compileKernel(
+  directory: string,
+  source = join(import.meta.dirname, 'virtio-kernel.c'),
+): Promise<string> {
   const kernel = join(directory, 'kernel');
   const code = ['-std=gnu11', '-O2', '-Wall', '-Wextra', '-Werror', '-ffreestanding', '-fno-pic'];
   const bare = ['-fno-stack-protector', '-fcf-protection=none', '-mgeneral-regs-only', '-mno-red-zone'];
   const layout = ['-nostdlib', '-static', '-no-pie', '-Wl,--build-id=none', '-Wl,-Ttext-segment=0x100000'];
-  const source = join(import.meta.dirname, 'virtio-kernel.c');
   await launchOk(['gcc', ...code, ...bare, ...layout, '-o', kernel, source], { timeoutMs: limitMs });
   return kernel;
 }
