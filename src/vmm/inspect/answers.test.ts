@@ -52,8 +52,8 @@ suite('the questions a.1 to a.7, answered by the machine', { skip: withoutKvm },
     const image = await compileGuest(join(kit, 'examples', 'real.S'), modes.real);
     const [vcpu] = (await answer({ mode: 'real', image })).vcpus;
     assert.deepEqual(
-      vcpu?.written.words.map(({ linear, is, where }) => [linear, is, where]),
-      [[0x400n, 42n, 'memory']],
+      vcpu?.written.words.map(({ linear, is, where, name }) => [linear, is, where, name]),
+      [[0x400n, 42n, 'memory', undefined]],
     );
     assert.match(vcpu?.writer?.instruction?.text ?? '', /^mov %ax,0x400$/);
   });

@@ -47,7 +47,8 @@ export function writtenWords(
       was,
       is,
       where: region?.kind === 'code' ? 'code and data' : isStack ? 'stack' : 'memory',
-      name: nameOf(machine.image.symbols, linear),
+      // a label without a size goes on for ever: behind the image nothing bears its name
+      name: linear < BigInt(machine.image.end) ? nameOf(machine.image.symbols, linear) : undefined,
     });
   }
   return { words, isPart: false };
