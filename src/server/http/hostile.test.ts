@@ -211,6 +211,24 @@ test('an endless upload is cut off at the limit, and memory stays where it was',
   assert.ok(process.memoryUsage().rss - before < 200 * 2 ** 20);
 });
 
+test('who goes on sending after the refusal still gets it: the connection is not reset under the answer', async () => {
+  const socket = connect(server.port, '127.0.0.1');
+  socket.on('error', () => undefined);
+  const closed = new Promise((resolve) => socket.once('close', resolve));
+  const sent = (bytes: Buffer | string): Promise<unknown> =>
+    Promise.race([closed, new Promise((resolve) => socket.write(bytes, resolve))]);
+  socket.pause(); // reads nothing until everything is sent
+  const lines = ['POST /v1/users HTTP/1.1', 'Transfer-Encoding: chunked', 'Content-Type: application/json'];
+  await sent(head([...lines, 'Connection: close']));
+  const chunk = Buffer.concat([Buffer.from('40000\r\n'), Buffer.alloc(0x40000, 0x20), Buffer.from('\r\n')]);
+  for (let index = 0; index < 64; index += 1) await sent(chunk);
+  let said = '';
+  socket.on('data', (data) => (said += data.toString('latin1')));
+  socket.resume();
+  await closed;
+  assert.match(said, /^HTTP\/1\.1 413[\s\S]*"code":"too_large"/);
+});
+
 test('who sends his request drop by drop is cut off', async () => {
   const { socket, closed } = raw('GET /v1/health HTTP/1.1\r\n');
   const drip = setInterval(() => socket.write('X-A: b\r\n'), 50);

@@ -4,6 +4,7 @@
  */
 import { createServer, STATUS_CODES, type IncomingMessage, type Server } from 'node:http';
 import type { Duplex } from 'node:stream';
+import { Socket } from 'node:net';
 import { getRequestListener } from '@hono/node-server';
 import type { Hono } from 'hono';
 import { WebSocketServer } from 'ws';
@@ -77,7 +78,10 @@ export async function listenHttp({
       maxHeaderSize: 16 * 2 ** 10,
       insecureHTTPParser: false,
     },
-    (incoming, outgoing) => void listener(incoming, outgoing),
+    (incoming, outgoing) => {
+      letLinger(incoming);
+      void listener(incoming, outgoing);
+    },
   );
   server.maxConnections = limits.connections;
   server.timeout = limits.idleMs;
@@ -108,6 +112,33 @@ export async function listenHttp({
       server.closeAllConnections();
       await within(1000, 'the server to close', closed).catch(() => undefined);
     },
+  };
+}
+
+/** How long, and for how many bytes, a sender whose body is refused may go on before he is cut off. */
+const linger = { ms: 1000, bytes: 64 * 2 ** 20 } as const;
+
+/**
+ * A connection that is closed while its sender still sends is reset, and the answer that was on its way is lost
+ * with it (RFC 9112, 9.6). So where the rest of a body is not wanted, only our side is closed after the answer;
+ * what still comes is thrown away, for a while.
+ */
+function letLinger(incoming: IncomingMessage): void {
+  const { socket } = incoming;
+  let lingering = false;
+  socket.destroySoon = () => {
+    if (incoming.complete || lingering || socket.destroyed) return Socket.prototype.destroySoon.call(socket);
+    lingering = true;
+    const from = socket.bytesRead;
+    const timer = setTimeout(() => socket.destroy(), linger.ms);
+    socket.once('close', () => clearTimeout(timer));
+    // whoever read the body pauses it at the next piece, which he does not want any more
+    incoming.removeAllListeners('data');
+    incoming.on('data', () => {
+      if (socket.bytesRead - from > linger.bytes) socket.destroy();
+    });
+    socket.end();
+    incoming.resume();
   };
 }
 
