@@ -18,6 +18,7 @@ import { clusterConnection, startCluster } from '#store/cluster.ts';
 import { openStore, type Store } from '#store/database.ts';
 import { findPostmaster } from '#store/postmaster.ts';
 import { dangling, takeCensus } from './census.ts';
+import { danglingRecords } from './rows.ts';
 
 const program = fileURLToPath(new URL('../../carrel', import.meta.url));
 
@@ -56,7 +57,7 @@ export interface Cloud extends AsyncDisposable {
   store(): Store;
   /** `./carrel ARGS --data DIR`. */
   carrel(...args: readonly string[]): Promise<LaunchResult>;
-  /** `./carrel down`, then what dangles: empty if nothing does. */
+  /** `./carrel down`, then what dangles, on the host, in the rows and in the files: empty if nothing does. */
   down(): Promise<readonly string[]>;
   /** Looks at the rows after `down`, by starting the database alone. */
   withRows<T>(look: (store: Store) => Promise<T>): Promise<T>;
@@ -174,6 +175,16 @@ export async function startCloud({
     });
   process.once('exit', abandon);
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, interrupted);
+  const withRows: Cloud['withRows'] = async (look) => {
+    const cluster = await startCluster({ dataDir: directory });
+    const rows = openStore({ connection: cluster.connection });
+    try {
+      return await look(rows);
+    } finally {
+      await rows.close();
+      await cluster.stop();
+    }
+  };
   let store: Store | undefined;
   const closeStore = async (): Promise<void> => {
     await store?.close();
@@ -217,18 +228,10 @@ export async function startCloud({
       await closeStore();
       const down = await end();
       const left = dangling(before, await takeCensus(directory));
-      return down.status === 0 ? left : [`carrel down: ${down.stderr.toString('utf8')}`, ...left];
+      if (down.status !== 0) return [`carrel down: ${down.stderr.toString('utf8')}`, ...left];
+      return [...left, ...(await withRows((rows) => danglingRecords(rows, directory)))];
     },
-    async withRows(look) {
-      const cluster = await startCluster({ dataDir: directory });
-      const rows = openStore({ connection: cluster.connection });
-      try {
-        return await look(rows);
-      } finally {
-        await rows.close();
-        await cluster.stop();
-      }
-    },
+    withRows,
     async [Symbol.asyncDispose]() {
       await closeStore();
       await end();
