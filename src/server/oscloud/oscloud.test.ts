@@ -130,7 +130,10 @@ suite('OS-Cloud', { skip }, () => {
       await post('/vm_create', wanted('a', { disk_size: '1M' })),
       /create disk failed: disk template \\"ubuntu_22.04\\" needs a disk of at least 16777216 bytes/,
     );
-    assert.match(await post('/vm_create', wanted('a', { mem_size: '512' })), /Invalid mem_size: /);
+    assert.match(
+      await post('/vm_create', wanted('a', { mem_size: '512' })),
+      /Invalid mem_size: at least 16 MiB/,
+    );
     assert.match(
       await post('/vm_create', wanted('a', { ssh_key: "'; touch /root/pwned; '" })),
       /Invalid ssh_key: /,

@@ -273,5 +273,10 @@ function requestOf(name: string, image: string, driver: DriverName, wanted: Want
   const [issue] = parsed.error.issues;
   const field = issue?.path.at(-1);
   const what = field === 'memoryBytes' ? 'mem_size' : field === 'diskBytes' ? 'disk_size' : String(field);
+  if (issue?.code === 'too_small' && what.endsWith('_size'))
+    throw new CarrelError(
+      'validation_failed',
+      `Invalid ${what}: at least ${formatSize(Number(issue.minimum))}`,
+    );
   throw new CarrelError('validation_failed', `Invalid ${what}: ${issue?.message ?? 'it does not fit'}`);
 }
