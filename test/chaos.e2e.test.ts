@@ -173,6 +173,7 @@ async function verifyRows({ db }: Store, acknowledged: ReadonlyMap<string, Ackno
     done: number;
     unfinished: number;
     failed: number;
+    error: string | null;
   }>`
     select s.id, s.submitted_at as instant, s.tree_hash as "treeHash", s.attempt,
       (select count(*) from grades g where g.submission_id = s.id) as grades,
@@ -181,7 +182,9 @@ async function verifyRows({ db }: Store, acknowledged: ReadonlyMap<string, Ackno
       (select state from grades g where g.submission_id = s.id and g.current) as state,
       (select count(*) from jobs j where j.args->>'submissionId' = s.id and j.state = 'done') as done,
       (select count(*) from jobs j where j.args->>'submissionId' = s.id and j.ended_at is null) as unfinished,
-      (select count(*) from jobs j where j.args->>'submissionId' = s.id and j.state in ('failed', 'cancelled')) as failed
+      (select count(*) from jobs j where j.args->>'submissionId' = s.id and j.state in ('failed', 'cancelled')) as failed,
+      (select max(format('%s, attempt %s, failures %s, losses %s', j.error, j.attempt, j.failures, j.losses))
+        from jobs j where j.args->>'submissionId' = s.id and j.state in ('failed', 'cancelled')) as error
     from submissions s`.execute(db);
   assert.deepEqual(
     rows.map(({ id }) => id).toSorted(),
@@ -204,6 +207,7 @@ async function verifyRows({ db }: Store, acknowledged: ReadonlyMap<string, Ackno
         done: 1,
         unfinished: 0,
         failed: 0,
+        error: null,
       },
       `${row.id} (${solution.lab}/${solution.name})`,
     );
