@@ -4,9 +4,9 @@
  * A fault of the host is thrown and tried again by the queue; what the lab's author got wrong makes a grade in the
  * state `error`. The job's id fences the row, so a job that runs twice makes one grade.
  */
-import { CarrelError, isCarrelError } from '#base/errors.ts';
+import { CarrelError, type ErrorCode, messageOf } from '#base/errors.ts';
 import { gradeSubmission, type GraderDeps } from '#grading/run.ts';
-import { defineJob } from '#jobs/types.ts';
+import { defineJob, isRetriable } from '#jobs/types.ts';
 import { transaction } from '#store/database.ts';
 import { insertEvent } from '#store/events.ts';
 import { insertGrade } from '#store/grades.ts';
@@ -21,10 +21,17 @@ export interface GradeJobServices extends LabServices {
   readonly grader: GraderDeps;
 }
 
-/** What a check may take is judged by its limits; a wait of ours that ended too early is the host's fault, and repeated. */
-function hostWasSlow(error: unknown): unknown {
-  if (!isCarrelError(error, 'deadline_exceeded')) return error;
-  return new CarrelError('unavailable', `the host was too slow: ${error.message}`, { cause: error });
+/** What this host cannot do it cannot do the next time either. */
+const final: ReadonlySet<ErrorCode> = new Set(['host_unsupported', 'driver_unsupported']);
+
+/**
+ * How an error of a grading ends the job. What the student or the author did is in the grade by then; whatever is thrown
+ * is a fault of ours or the host's, of whatever kind (a wait that ended too early, a process or row that somebody took
+ * away), and is tried again: it must not cost anybody a mark.
+ */
+export function interruption(error: unknown): CarrelError {
+  if (error instanceof CarrelError && (isRetriable(error.code) || final.has(error.code))) return error;
+  return new CarrelError('unavailable', `the grading was interrupted: ${messageOf(error)}`, { cause: error });
 }
 
 /** The handler of `submission.grade`. */
@@ -54,7 +61,7 @@ export function defineGradeJob(services: GradeJobServices) {
         );
       });
       const result = await grading.catch((error: unknown) => {
-        throw hostWasSlow(error);
+        throw interruption(error);
       });
       signal.throwIfAborted();
       step('grade');
