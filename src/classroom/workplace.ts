@@ -6,6 +6,7 @@ import { randomBytes } from 'node:crypto';
 import { copyFile, mkdir, readdir, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { tryLock, type FileLock } from '#host/flock.ts';
+import { removeTree } from '#host/trees.ts';
 import type { BlobStore } from '#images/blobs.ts';
 import type { SubmittedFile } from '#store/submissions.ts';
 
@@ -22,7 +23,7 @@ async function sweep(base: string): Promise<void> {
   for (const name of names) {
     const lock = tryLock(join(base, `${name}.lock`));
     if (!lock) continue;
-    await rm(join(base, name), { recursive: true, force: true });
+    await removeTree(join(base, name));
     await rm(join(base, `${name}.lock`), { force: true });
     lock.release();
   }
@@ -57,11 +58,11 @@ export async function openWorkplace({
         }
         return await work(place);
       } finally {
-        await rm(place, { recursive: true, force: true });
+        await removeTree(place);
       }
     },
     async close() {
-      await rm(directory, { recursive: true, force: true });
+      await removeTree(directory);
       await rm(join(base, `${name}.lock`), { force: true });
       lock?.release();
     },

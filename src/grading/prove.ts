@@ -2,10 +2,11 @@
  * Proves a lab: every solution gets exactly what it promises, and every check is failed by at least one wrong
  * solution. A check that nothing fails may pass everything, so it is listed as unproven.
  */
-import { mkdir, copyFile, mkdtemp, rm } from 'node:fs/promises';
+import { mkdir, copyFile, mkdtemp } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import type { CheckResult } from '#contract/schemas/labs.ts';
+import { removeTree } from '#host/trees.ts';
 import { type LabFolder, type Solution, loadLab } from './format/folder.ts';
 import type { LabDefinition } from './format/lab.ts';
 import type { Promised } from './format/schema.ts';
@@ -120,7 +121,7 @@ async function gradeSolution(
     };
     return { proof, result };
   } finally {
-    await rm(submission, { recursive: true, force: true });
+    await removeTree(submission);
   }
 }
 

@@ -7,11 +7,12 @@
  * no points, keeps the others' results, and makes the grade an `error`. A fault of the host is thrown, whatever
  * had been found by then, so that the job is tried again and no one gets a zero for it.
  */
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp } from 'node:fs/promises';
 import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { CarrelError, isCarrelError } from '#base/errors.ts';
 import type { CheckResult } from '#contract/schemas/labs.ts';
+import { removeTree } from '#host/trees.ts';
 import type { Image } from '#images/layout.ts';
 import { buildSubmission } from './build.ts';
 import { checkCall } from './checks/call.ts';
@@ -214,6 +215,6 @@ export async function gradeSubmission(request: GradeRequest, deps: GraderDeps): 
       return await gradeInMachine(context, request, whole, deps.withFreshMachine);
     return await gradeChecks(context, request, whole);
   } finally {
-    await rm(scratch, { recursive: true, force: true });
+    await removeTree(scratch);
   }
 }

@@ -4,10 +4,11 @@
  */
 import { randomBytes } from 'node:crypto';
 import { fstatSync, statSync } from 'node:fs';
-import { chmod, lstat, mkdir, readdir, rm, unlink } from 'node:fs/promises';
+import { chmod, lstat, mkdir, readdir, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { errnoOf } from '#base/errors.ts';
 import { type FileLock, tryLock } from '#host/flock.ts';
+import { removeTree } from '#host/trees.ts';
 
 export interface Workspace extends AsyncDisposable {
   /** Empty, mode 0700, on the same file system as its parent: ready for a rename out of it. */
@@ -26,13 +27,13 @@ function isCurrent(lock: FileLock): boolean {
 }
 
 /** Removes a tree that may hold directories without permissions (only a problem without root). */
-async function removeTree(directory: string): Promise<void> {
+async function removeAnyTree(directory: string): Promise<void> {
   try {
-    await rm(directory, { recursive: true, force: true });
+    await removeTree(directory);
   } catch (error) {
     if (errnoOf(error) !== 'EACCES') throw error;
     await openUp(directory);
-    await rm(directory, { recursive: true, force: true });
+    await removeTree(directory);
   }
 }
 
@@ -50,7 +51,7 @@ export async function sweepWorkspaces(parent: string): Promise<void> {
     if (!lock) continue;
     try {
       if (!isCurrent(lock)) continue;
-      await removeTree(join(parent, name.slice(0, -'.lock'.length)));
+      await removeAnyTree(join(parent, name.slice(0, -'.lock'.length)));
       await unlink(lock.path);
     } finally {
       lock.release();
@@ -75,7 +76,7 @@ export async function openWorkspace(parent: string, name: string): Promise<Works
       lockFd: lock.fd,
       async [Symbol.asyncDispose]() {
         try {
-          await removeTree(directory);
+          await removeAnyTree(directory);
           await unlink(lock.path);
         } finally {
           lock.release();

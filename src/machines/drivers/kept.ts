@@ -1,11 +1,11 @@
 /** What the drivers share whose machines hang off a keeper: reaching it, its end, and what is left on the host. */
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
-import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { until, within } from '#base/deadline.ts';
 import { errnoOf, isCarrelError } from '#base/errors.ts';
 import { isLocked, readLockNote } from '#host/flock.ts';
 import { signalProcess } from '#host/processes.ts';
+import { removeTree } from '#host/trees.ts';
 import { instanceGroup } from '#isolate/cgroups/group.ts';
 import { type CgroupLayout, controllers, readCgroupLayout } from '#isolate/cgroups/layout.ts';
 import { groupDirectories, groupDirectory } from '#isolate/cgroups/limits.ts';
@@ -112,7 +112,7 @@ export async function removeDirectory(
   { directory, image }: Pick<MachineSpec, 'directory' | 'image'>,
   { images }: DriverHost,
 ): Promise<void> {
-  await rm(directory, { recursive: true, force: true });
+  await removeTree(directory);
   await images.release(image, directory);
 }
 

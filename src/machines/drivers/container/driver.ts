@@ -1,6 +1,6 @@
 /** Containers: a shared image below, a layer of its own above, root inside, hanging off its own keeper. */
-import { rm } from 'node:fs/promises';
 import { within } from '#base/deadline.ts';
+import { removeTree } from '#host/trees.ts';
 import { readInside, writeInside } from '../../files.ts';
 import { createCloner } from '#images/clone.ts';
 import { readCgroupLayout } from '#isolate/cgroups/layout.ts';
@@ -60,8 +60,7 @@ export function createContainerDriver(host: DriverHost): Driver {
     lastEnd: ({ directory }) => lastEnd(directory),
     ...keptDriver('container', host),
     openExec: ({ directory }, execId) => openKept(directory, execId),
-    dropExec: ({ directory }, execId) =>
-      rm(execPaths(directory, execId).folder, { recursive: true, force: true }),
+    dropExec: ({ directory }, execId) => removeTree(execPaths(directory, execId).folder),
   };
 }
 

@@ -4,10 +4,11 @@
  * nothing of the host's.
  */
 import { existsSync } from 'node:fs';
-import { mkdir, rm, writeFile } from 'node:fs/promises';
+import { mkdir, writeFile } from 'node:fs/promises';
 import { extname, join } from 'node:path';
 import { CarrelError } from '#base/errors.ts';
 import { listInRoot, readFileInRoot } from '#host/inroot.ts';
+import { removeTree } from '#host/trees.ts';
 import type { Image } from '#images/layout.ts';
 import type { SandboxReport } from '#isolate/sandbox.ts';
 import { gcc, guestCommand, isAssembly, kit, kitInside, withoutLibrary } from '#vmm/image/compile.ts';
@@ -92,7 +93,7 @@ export async function compileApart(
     );
   if (!sandboxes) throw new CarrelError('host_unsupported', 'there are no sandboxes to compile in here');
   const { share, scratch } = microPaths(directory);
-  await rm(scratch, { recursive: true, force: true }); // of one that was killed
+  await removeTree(scratch); // of one that was killed
   await mkdir(scratch, { recursive: true, mode: 0o700 });
   try {
     const work = await copySources(share, scratch);
@@ -123,7 +124,7 @@ export async function compileApart(
       details: { maxBytes: guestBytes },
     });
   } finally {
-    await rm(scratch, { recursive: true, force: true });
+    await removeTree(scratch);
   }
 }
 

@@ -4,13 +4,14 @@
  * the console. Unlike a machine it dies with whoever builds: nobody could go on with a disk that is half made. After a
  * kill -9 only an empty directory and control groups are left, and the next daemon sweeps them (`tracesOf`).
  */
-import { chown, mkdir, rm } from 'node:fs/promises';
+import { chown, mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { sleep } from '#base/deadline.ts';
 import { CarrelError } from '#base/errors.ts';
 import { newId } from '#base/ids.ts';
 import type { ProgramEnd, RunReply, RunRequest } from '#contract/schemas/machines.ts';
 import { tryLock } from '#host/flock.ts';
+import { removeTree } from '#host/trees.ts';
 import { listenUnix } from '#host/unix.ts';
 import type { OnlineReport, OnlineRequest, OnlineRunner, OnlineStep } from '#images/disk/online.ts';
 import { diskLimits } from '#images/disk/import.ts';
@@ -109,7 +110,7 @@ export function createOnlineRunner(host: BuilderHost): OnlineRunner {
       session.close();
       await releaseMachine(host.instance, id);
       await chown(request.disk, 0, 0);
-      await rm(directory, { recursive: true, force: true });
+      await removeTree(directory);
     }
   };
 }

@@ -16,6 +16,7 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { CarrelError, errnoOf } from '#base/errors.ts';
 import { writeFileAtomic } from '#host/files.ts';
+import { removeTree } from '#host/trees.ts';
 import { keyPattern } from './key.ts';
 
 const record = z.strictObject({
@@ -74,14 +75,14 @@ export class TemplateStore {
   /** An empty place for a template that is being made by `id`; what an earlier try left there goes. */
   async begin(id: string): Promise<ReturnType<typeof filesOf>> {
     const directory = join(this.directory, `${makingPrefix}${id}`);
-    await rm(directory, { recursive: true, force: true });
+    await removeTree(directory);
     await mkdir(directory, { recursive: true, mode: 0o700 });
     return filesOf(directory);
   }
 
   /** Removes what `id` has made of a template so far; nothing happens if that is nothing. */
   async abandon(id: string): Promise<void> {
-    await rm(join(this.directory, `${makingPrefix}${id}`), { recursive: true, force: true });
+    await removeTree(join(this.directory, `${makingPrefix}${id}`));
   }
 
   /** Gives what was made its name; an older template of that name goes. Durable when it returns. */
@@ -124,7 +125,7 @@ export class TemplateStore {
       throw new CarrelError('internal', `${JSON.stringify(key)} is no template's key`);
     const directory = join(this.directory, key);
     await rm(join(directory, recordName), { force: true });
-    await rm(directory, { recursive: true, force: true });
+    await removeTree(directory);
   }
 
   /** Keys of whole templates. */
@@ -141,7 +142,7 @@ export class TemplateStore {
     for (const name of await this.#names()) {
       if (name.startsWith(makingPrefix) && making.has(name.slice(makingPrefix.length))) continue;
       if (keyPattern.test(name) && (await this.find(name))) continue;
-      await rm(join(this.directory, name), { recursive: true, force: true });
+      await removeTree(join(this.directory, name));
       swept += 1;
     }
     return swept;
