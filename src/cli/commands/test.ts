@@ -38,7 +38,9 @@ async function buildNative(out: Output): Promise<void> {
 async function buildImages(out: Output): Promise<void> {
   if (process.getuid?.() !== 0) return;
   const images = await openImages();
-  for (const name of ['busybox', 'debian-12', 'tiny', 'debian-12-disk']) {
+  // minutes of compiling: for who asks
+  const kernel = process.env['CARREL_BUILD_KERNEL'] === '1' ? ['linux'] : [];
+  for (const name of ['busybox', 'debian-12', 'tiny', 'debian-12-disk', ...kernel]) {
     using progress = out.progress();
     progress.update(`image ${name}`);
     try {

@@ -246,6 +246,12 @@ static void counters_json(struct run *run, struct json *j) {
   json_raw(j, "counters", text);
 }
 
+/* What those have used who were waited for. */
+static double usage_ms(const struct run *run) {
+  const struct timeval *user = &run->usage.ru_utime, *system = &run->usage.ru_stime;
+  return (double)(user->tv_sec + system->tv_sec) * 1e3 + (double)(user->tv_usec + system->tv_usec) / 1e3;
+}
+
 void run_report(struct run *run, struct json *j) {
   json_open(j, "report");
   if (WIFSIGNALED(run->exit_status)) {
@@ -258,9 +264,7 @@ void run_report(struct run *run, struct json *j) {
   if (run->reason) json_text(j, "killed", run->reason);
   else json_raw(j, "killed", "null");
   json_number(j, "wall_ms", now_ms() - run->began);
-  double cpu = (double)(run->usage.ru_utime.tv_sec + run->usage.ru_stime.tv_sec) * 1e3 +
-    (double)(run->usage.ru_utime.tv_usec + run->usage.ru_stime.tv_usec) / 1e3;
-  json_number(j, "cpu_ms", cpu);
+  json_number(j, "cpu_ms", usage_ms(run));
   json_number(j, "maxrss_kb", (double)run->usage.ru_maxrss);
   json_number(j, "output_bytes", run->out);
   json_number(j, "exec_errno", run->exec_errno);
@@ -272,6 +276,7 @@ void run_report(struct run *run, struct json *j) {
 static void finish(struct run *run) {
   struct json j;
   double cpu = cpu_used_ms(run);
+  if (cpu < 0) cpu = usage_ms(run); /* nothing counts: RLIMIT_CPU has ended it */
   if (run->cpu_ms > 0 && cpu > run->cpu_ms && !run->reason) run->reason = "cpu";
   read_counters(run, false);
   if (run->exec_errno < 0) return; /* the error frame has been sent: there was no run */
